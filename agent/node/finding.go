@@ -1,0 +1,55 @@
+package node
+
+// Code is the stable name of a finding. Operators grep for it; it never changes its meaning.
+type Code string
+
+// Findings. What each means, what pgpatrol does and what a person should do stands in FAULTS.md at the ids given.
+const (
+	PatroniHung         Code = "PATRONI_HUNG"          // F02, F03: the process lives and does nothing
+	PatroniLoopStuck    Code = "PATRONI_LOOP_STUCK"    // F18: the REST API answers, the lease is not renewed
+	PatroniAPIDead      Code = "PATRONI_API_DEAD"      // F17: the lease is renewed, the REST API does not answer
+	PatroniAPIInvalid   Code = "PATRONI_API_INVALID"   // something answers on Patroni's address that is not this Patroni
+	PatroniFailed       Code = "PATRONI_FAILED"        // F05, F14, F22: the unit failed and its manager gave up
+	PatroniCrashing     Code = "PATRONI_CRASHING"      // F06: crash after crash below the start limit
+	PatroniStopped      Code = "PATRONI_STOPPED"       // F07, F08: stopped, disabled or masked by a person
+	PatroniConfigBroken Code = "PATRONI_CONFIG_BROKEN" // F13: the next restart would fail
+	ZombiePrimary       Code = "ZOMBIE_PRIMARY"        // F04: writable here while another member holds the leader key
+	RivalPostmaster     Code = "RIVAL_POSTMASTER"      // F25, F26: a postmaster that Patroni did not start
+	ReplicaDiverged     Code = "REPLICA_DIVERGED"      // F105: streaming, but its content is not the leader's
+	Leaderless          Code = "LEADERLESS"            // F33: no leader key for longer than a failover takes
+	DCSUnreachable      Code = "DCS_UNREACHABLE"       // F40, F59, F62: no linearizable read
+	DCSReadOnly         Code = "DCS_READ_ONLY"         // F41: NOSPACE; a leader that stops now has no successor
+	DCSKeyInvalid       Code = "DCS_KEY_INVALID"       // a key that does not follow Patroni's grammar
+	ScopeUnknown        Code = "SCOPE_UNKNOWN"         // etcd answers and has nothing below the scope's prefix
+	MemberUnknown       Code = "MEMBER_UNKNOWN"        // this machine's member has no key though its Patroni runs
+	Paused              Code = "PAUSED"                // F11, F12: the cluster is paused
+	HealFailed          Code = "HEAL_FAILED"           // an action was taken and did not have the effect it must have
+	AgentDegraded       Code = "AGENT_DEGRADED"        // the agent itself may only observe: journal, clock, starvation
+)
+
+// Severity says who should look.
+type Severity string
+
+// Severities, lowest first.
+const (
+	Info Severity = "info" // worth knowing
+	Warn Severity = "warn" // someone should look today
+	Page Severity = "page" // someone must look now
+)
+
+// Finding is a diagnosed condition.
+type Finding struct {
+	Code     Code       `json:"code"`
+	Severity Severity   `json:"severity"`
+	Subject  string     `json:"subject"` // service or scope that it is about
+	Text     string     `json:"text"`    // one or two sentences an operator understands
+	Advice   string     `json:"advice,omitempty"`
+	Evidence []Evidence `json:"evidence,omitempty"`
+	Since    Instant    `json:"since"`
+	// DivergentBytes is, for ZOMBIE_PRIMARY, the WAL written here after the timeline that the leader follows branched
+	// off; nil while it is not known.
+	DivergentBytes *uint64 `json:"divergent_wal_bytes,omitempty"`
+}
+
+// Key identifies a finding over time.
+func (f Finding) Key() string { return string(f.Code) + " " + f.Subject }

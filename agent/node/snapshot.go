@@ -1,0 +1,47 @@
+package node
+
+import (
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// Snapshot is all the facts that one decision rests on. Recomputing a decision from the same snapshot gives the same
+// answer.
+type Snapshot struct {
+	Node    string         `json:"node"`
+	Scope   string         `json:"scope"`
+	Now     Instant        `json:"now"`
+	Wall    time.Time      `json:"wall"` // for people only
+	BootID  string         `json:"boot_id"`
+	Uptime  time.Duration  `json:"uptime"`            // since this machine (or container) started
+	Confirm bool           `json:"confirm,omitempty"` // taken right before an action, with every expensive fact fresh
+	Self    Self           `json:"self"`
+	DCS     DCS            `json:"dcs"`
+	Patroni []PatroniFacts `json:"patroni,omitempty"` // one per patroni service of this machine, in configuration order
+}
+
+// Self is what the agent knows of its own fitness to decide.
+type Self struct {
+	LoopDelay     time.Duration `json:"loop_delay"`               // how much later than planned this snapshot was taken
+	ClockJump     time.Duration `json:"clock_jump,omitempty"`     // wall clock minus monotonic clock since the last snapshot, if it jumped
+	Suspended     time.Duration `json:"suspended,omitempty"`      // time asleep since the last snapshot
+	JournalBroken string        `json:"journal_broken,omitempty"` // why intents cannot be recorded, empty if they can
+	ConfigProblem string        `json:"config_problem,omitempty"` // a newer configuration file that is not in force, and why
+	StartedAgo    time.Duration `json:"started_ago"`              // since the agent started
+}
+
+// PatroniFacts are the facts about one Patroni of this machine.
+type PatroniFacts struct {
+	Service  string                  `json:"service"`
+	Unit     Fact[service.Status]    `json:"unit"`
+	Process  Fact[probe.Process]     `json:"process"`
+	Liveness Fact[probe.Liveness]    `json:"liveness"`
+	API      Fact[probe.PatroniAPI]  `json:"api"`
+	Postgres Fact[probe.Postgres]    `json:"postgres"`
+	Session  Fact[probe.Session]     `json:"session"`
+	Machine  Fact[probe.Machine]     `json:"machine"`
+	Config   Fact[probe.ConfigCheck] `json:"config"`
+	LogMark  Fact[probe.LogMark]     `json:"log_mark"`
+}

@@ -1,0 +1,140 @@
+// Package probe is the contract between pgpatrol and whatever looks at a service from outside: its HTTP API, its
+// processes, its files, its SQL.
+//
+// It owns the values that probes return. A probe reports what it saw and nothing else: it never retries, never keeps a
+// history, never decides, and reads no clock (whoever runs it stamps the result). A value that a probe could not find
+// out is an error, never a zero that looks like an answer: unknown is not down.
+package probe
+
+import "context"
+
+// Prober looks once and returns what it saw.
+//
+// Probe obeys the context's deadline, is safe for concurrent use, changes nothing on the machine, and returns an error
+// only when it could not find out (permission, a missing file that must exist, unintelligible data). "Connection
+// refused" from an API is an observation, not an error.
+type Prober[T any] interface {
+	Probe(ctx context.Context) (T, error)
+}
+
+// Outcome is how an HTTP request to a local API ended.
+type Outcome string
+
+// Outcomes of a request. The zero value means that none was made.
+const (
+	OutcomeAnswered Outcome = "answered" // an HTTP response arrived; Status has its code
+	OutcomeRefused  Outcome = "refused"  // nobody listens
+	OutcomeTimeout  Outcome = "timeout"  // no answer within the probe's limit
+	OutcomeBroken   Outcome = "broken"   // the connection ended early, or what came was not HTTP
+)
+
+// Liveness is the answer of Patroni's /liveness, the only endpoint that runs no SQL (FACTS.md §0.2, §2.1).
+type Liveness struct {
+	Outcome Outcome `json:"outcome"`
+	Status  int     `json:"status,omitempty"` // HTTP status code when answered
+	Detail  string  `json:"detail,omitempty"` // redacted text of the failure
+}
+
+// Alive reports whether Patroni says that its loop is running.
+func (l Liveness) Alive() bool { return l.Outcome == OutcomeAnswered && l.Status == 200 }
+
+// Dead reports whether nothing intelligible answered at all.
+func (l Liveness) Dead() bool { return l.Outcome != OutcomeAnswered && l.Outcome != "" }
+
+// PatroniAPI is what GET /patroni says (FACTS.md §2.4), checked against a strict grammar.
+type PatroniAPI struct {
+	Outcome         Outcome `json:"outcome"`
+	Detail          string  `json:"detail,omitempty"`
+	Problem         string  `json:"problem,omitempty"` // answered, but not by a Patroni that can be understood
+	Name            string  `json:"name,omitempty"`
+	Scope           string  `json:"scope,omitempty"`
+	Version         string  `json:"version,omitempty"`
+	State           string  `json:"state,omitempty"` // running, starting, creating replica, ... (FACTS.md §2.5)
+	Role            string  `json:"role,omitempty"`  // primary, replica, standby_leader, ...
+	Timeline        int64   `json:"timeline,omitempty"`
+	ServerVersion   int     `json:"server_version,omitempty"`
+	SystemID        string  `json:"system_id,omitempty"`
+	PostmasterStart string  `json:"postmaster_start,omitempty"`
+	Paused          bool    `json:"paused,omitempty"`
+	Unlocked        bool    `json:"unlocked,omitempty"`
+	PendingRestart  bool    `json:"pending_restart,omitempty"`
+	Location        uint64  `json:"location,omitempty"` // WAL position: current on a primary, replayed on a replica
+}
+
+// Process is the main process of a unit as the kernel shows it.
+type Process struct {
+	Exists    bool   `json:"exists"`
+	PID       int    `json:"pid"`
+	State     string `json:"state,omitempty"`      // R S D T t Z X I, as in /proc/PID/stat
+	StartTick uint64 `json:"start_tick,omitempty"` // with PID, the identity of the process
+	CPUTicks  uint64 `json:"cpu_ticks"`            // user and system time so far
+	TracerPID int    `json:"tracer_pid,omitempty"` // a debugger holds it
+	Watchdog  bool   `json:"watchdog,omitempty"`   // it holds a watchdog device open
+	Command   string `json:"command,omitempty"`    // comm, not the argument list: arguments may hold secrets
+}
+
+// Stopped reports whether the process is stopped by a signal: it cannot run until somebody continues it.
+func (p Process) Stopped() bool { return p.Exists && p.State == "T" }
+
+// Postgres is the server on a data directory as its files and processes show it, without a session.
+type Postgres struct {
+	DataDir        string `json:"data_dir"`
+	Initialized    bool   `json:"initialized"` // global/pg_control exists
+	DataDirID      string `json:"data_dir_id"` // changes when the directory is created anew (device, inode and change time of PG_VERSION)
+	SystemID       string `json:"system_id,omitempty"`
+	ControlState   string `json:"control_state,omitempty"` // "in production", "in archive recovery", ... as pg_controldata words it
+	Timeline       uint32 `json:"timeline,omitempty"`      // of the latest checkpoint
+	CheckpointLSN  uint64 `json:"checkpoint_lsn,omitempty"`
+	Running        bool   `json:"running"` // a postmaster lives on this directory
+	PostmasterPID  int    `json:"postmaster_pid,omitempty"`
+	PostmasterTick uint64 `json:"postmaster_tick,omitempty"` // start of the process; with the pid its identity
+	ProcessState   string `json:"process_state,omitempty"`   // of the postmaster, as in /proc/PID/stat
+	Standby        bool   `json:"standby,omitempty"`         // standby.signal or recovery.signal is present
+	Port           int    `json:"port,omitempty"`
+	CGroupUnit     string `json:"cgroup_unit,omitempty"` // the unit whose control group holds the postmaster
+}
+
+// Writable reports whether this server accepts writes: a postmaster lives on the directory and its control file says
+// "in production". Recovery ends with that state, so a standby or a server in crash recovery never shows it.
+func (p Postgres) Writable() bool { return p.Running && p.ControlState == ControlInProduction }
+
+// ControlInProduction is pg_controldata's wording for a server that has left recovery.
+const ControlInProduction = "in production"
+
+// Session is what a new SQL session saw.
+type Session struct {
+	InRecovery      bool   `json:"in_recovery"`
+	LSN             uint64 `json:"lsn"` // current on a primary, last replayed on a standby
+	Timeline        uint32 `json:"timeline"`
+	SystemID        string `json:"system_id"`
+	PostmasterStart string `json:"postmaster_start"` // as PostgreSQL prints it, for comparison only
+	ReadOnly        bool   `json:"read_only,omitempty"`
+}
+
+// Machine is what runs on this machine besides the unit, as far as PostgreSQL is concerned.
+type Machine struct {
+	Postmasters []Postmaster `json:"postmasters,omitempty"` // every postmaster, whatever it serves
+	Jobs        []string     `json:"jobs,omitempty"`        // pg_basebackup, pg_rewind, initdb, "postgres --single" in the unit's control group
+}
+
+// Postmaster is one postmaster on the machine.
+type Postmaster struct {
+	PID     int    `json:"pid"`
+	Unit    string `json:"unit,omitempty"`     // unit that holds it, empty if none
+	DataDir string `json:"data_dir,omitempty"` // its working directory
+}
+
+// ConfigCheck is the verdict of Patroni's own validator on the configuration file.
+type ConfigCheck struct {
+	File     string   `json:"file"`
+	FileID   string   `json:"file_id"` // changes when the file changes
+	Valid    bool     `json:"valid"`
+	Problems []string `json:"problems,omitempty"` // the validator's lines, redacted and bounded
+}
+
+// LogMark is what Patroni's own log says of how this data directory came to be (FAULTS.md L32).
+type LogMark struct {
+	DataDirID        string `json:"data_dir_id"`
+	SingleUserOnCopy bool   `json:"single_user_on_copy"` // crash recovery in single-user mode on a fresh copy of the leader
+	Line             string `json:"line,omitempty"`
+}

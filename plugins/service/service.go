@@ -1,0 +1,183 @@
+// Package service is the contract between pgpatrol and whatever runs a service: systemd today, other managers later.
+//
+// It owns the words for what a manager knows of a unit ([Status]) and what may be asked of it ([Manager]). It promises
+// that a crash and a stop by a person can be told apart wherever the manager can tell them apart ([Status.Intent]). It
+// deliberately knows nothing of Patroni, of policies or of guards: whether something should be done is decided elsewhere.
+package service
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Sentinel errors of every Manager. Compare with errors.Is.
+var (
+	// ErrNotFound says that the manager does not know the unit at all.
+	ErrNotFound = errors.New("unit not found")
+	// ErrPermission says that the manager refused the caller, not the unit.
+	ErrPermission = errors.New("permission denied by the service manager")
+	// ErrUnavailable says that the manager itself did not answer; nothing is known of the unit.
+	ErrUnavailable = errors.New("service manager unavailable")
+	// ErrChanged says that the unit is not the one that was observed any more (another main process or invocation),
+	// so nothing was done.
+	ErrChanged = errors.New("unit changed since it was observed")
+)
+
+// Manager controls the units of one service manager on this machine.
+//
+// All methods are safe for concurrent use, obey the context's deadline, and are idempotent in the sense that repeating
+// one after it succeeded does no further harm. A power that a manager lacks returns an error wrapping
+// errors.ErrUnsupported, never success. Errors wrap one of the sentinels of this package where one fits.
+type Manager interface {
+	// Status reads what the manager knows of the unit now. A unit that is not loaded gives ErrNotFound.
+	Status(ctx context.Context, unit string) (Status, error)
+	// Start starts the unit and returns when the manager has finished its job, whatever came of the service later.
+	// It clears a start limit first only if the manager needs it ([Status.State] was StateFailed).
+	Start(ctx context.Context, unit string) error
+	// KillMain sends SIGKILL to the main process of the unit and to no other process. It returns ErrChanged, having
+	// done nothing, unless the unit's main process and invocation are still those of want.
+	KillMain(ctx context.Context, unit string, want Status) error
+}
+
+// Watcher is implemented by managers that can tell of changes without being polled.
+type Watcher interface {
+	// Watch calls wake whenever one of the units may have changed, until ctx ends or the subscription breaks, and
+	// returns why it ended. wake must not block. Calls carry no content: the caller reads Status again.
+	Watch(ctx context.Context, units []string, wake func()) error
+}
+
+// State is the state of a unit in the words that all managers share.
+type State uint8
+
+// States of a unit. The zero value means that nothing is known.
+const (
+	StateUnknown    State = iota
+	StateRunning          // active, the main process exists
+	StateStarting         // being started by a job or by the manager itself
+	StateStopping         // being stopped, processes may still run
+	StateRestarting       // crashed; the manager itself will start it again shortly
+	StateStopped          // not running, and the last run ended without failure
+	StateFailed           // not running after a failure; the manager has given up
+)
+
+// String returns the state's name as it is used in JSON and logs.
+func (s State) String() string {
+	switch s {
+	case StateRunning:
+		return "running"
+	case StateStarting:
+		return "starting"
+	case StateStopping:
+		return "stopping"
+	case StateRestarting:
+		return "restarting"
+	case StateStopped:
+		return "stopped"
+	case StateFailed:
+		return "failed"
+	case StateUnknown:
+	}
+	return "unknown"
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler. An unknown word reads as StateUnknown.
+func (s *State) UnmarshalText(b []byte) error {
+	*s = StateUnknown
+	for c := StateRunning; c <= StateFailed; c++ {
+		if c.String() == string(b) {
+			*s = c
+		}
+	}
+	return nil
+}
+
+// Intent is what the people who run this machine want of a unit, as far as the manager shows it.
+type Intent uint8
+
+// Intents. The zero value means that the manager does not show it.
+const (
+	IntentUnknown  Intent = iota
+	IntentRun             // enabled or running, and nobody has stopped it
+	IntentStopped         // stopped by a person or a script, without failure
+	IntentDisabled        // disabled: not to be started by a machine
+	IntentMasked          // masked: not to be started by anybody
+	IntentBusy            // a job of somebody is in progress (start, stop, restart, reload)
+)
+
+// String returns the intent's name as it is used in JSON and logs.
+func (i Intent) String() string {
+	switch i {
+	case IntentRun:
+		return "run"
+	case IntentStopped:
+		return "stopped"
+	case IntentDisabled:
+		return "disabled"
+	case IntentMasked:
+		return "masked"
+	case IntentBusy:
+		return "busy"
+	case IntentUnknown:
+	}
+	return "unknown"
+}
+
+// Status is what a manager knows of one unit at one moment. Fields that a manager does not have stay zero.
+type Status struct {
+	Unit           string        `json:"unit"`
+	State          State         `json:"state"`
+	Detail         string        `json:"detail,omitempty"`           // the manager's own words, e.g. "active/running"
+	Result         string        `json:"result,omitempty"`           // why the last run ended: success, signal, exit-code, start-limit-hit, oom-kill, ...
+	ExitStatus     int           `json:"exit_status,omitempty"`      // exit code or signal number of the last run
+	Job            string        `json:"job,omitempty"`              // type of the job in progress, empty if none
+	Enablement     string        `json:"enablement,omitempty"`       // enabled, disabled, masked, static, ...
+	Masked         bool          `json:"masked,omitempty"`           // the unit's load state is masked
+	MainPID        int           `json:"main_pid,omitempty"`         // 0 if there is no main process
+	InvocationID   string        `json:"invocation_id,omitempty"`    // changes with every start (systemd: hex)
+	Restarts       int           `json:"restarts"`                   // automatic restarts since it was last started by a job
+	ControlGroup   string        `json:"control_group,omitempty"`    // path below the cgroup root
+	User           string        `json:"user,omitempty"`             // user that the unit runs as, empty for root
+	KillMode       string        `json:"kill_mode,omitempty"`        // process, control-group, mixed, none
+	Restart        string        `json:"restart,omitempty"`          // no, on-failure, on-abnormal, always, ...
+	RestartDelay   time.Duration `json:"restart_delay,omitempty"`    // pause before an automatic restart
+	StartLimit     int           `json:"start_limit,omitempty"`      // starts allowed per StartLimitSpan
+	StartLimitSpan time.Duration `json:"start_limit_span,omitempty"` //
+	OOMPolicy      string        `json:"oom_policy,omitempty"`       // continue, stop, kill
+	UnitFile       string        `json:"unit_file,omitempty"`        // path of the file that defines the unit
+}
+
+// Intent tells a crash from a stop by a person. The rules are those of FACTS.md §9 for systemd: a pending job is
+// somebody at work; masked and disabled are explicit; inactive without failure was a stop. A failed unit was not
+// stopped by anybody, so its intent is to run.
+func (s Status) Intent() Intent {
+	switch {
+	case s.Masked || s.Enablement == "masked" || s.Enablement == "masked-runtime":
+		return IntentMasked
+	case s.Job != "" || s.State == StateStopping:
+		return IntentBusy
+	case s.Enablement == "disabled" && s.State != StateRunning:
+		return IntentDisabled
+	case s.State == StateStopped:
+		return IntentStopped
+	case s.State == StateUnknown:
+		return IntentUnknown
+	}
+	return IntentRun
+}
+
+// SparesChildren reports whether killing the main process leaves the unit's other processes alone, which is what keeps
+// PostgreSQL running under a killed Patroni (FACTS.md §3.1).
+func (s Status) SparesChildren() bool { return s.KillMode == "process" || s.KillMode == "none" }
+
+// RestartsOnKill reports whether the manager starts the unit again after its main process died of SIGKILL.
+func (s Status) RestartsOnKill() bool {
+	switch s.Restart {
+	case "always", "on-failure", "on-abnormal", "on-abort":
+		return true
+	}
+	return false
+}
