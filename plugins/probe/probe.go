@@ -127,7 +127,9 @@ type Postmaster struct {
 // ConfigCheck is the verdict of Patroni's own validator on the configuration file.
 type ConfigCheck struct {
 	File     string   `json:"file"`
-	FileID   string   `json:"file_id"` // changes when the file changes
+	FileID   string   `json:"file_id"`         // changes when the file changes
+	Name     string   `json:"name,omitempty"`  // the file's own top-level "name", empty if it has none
+	Scope    string   `json:"scope,omitempty"` // the file's own top-level "scope", empty if it has none
 	Valid    bool     `json:"valid"`
 	Problems []string `json:"problems,omitempty"` // the validator's lines, redacted and bounded
 }

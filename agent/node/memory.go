@@ -1,0 +1,77 @@
+package node
+
+import "time"
+
+// Memory is what one decision hands to the next: how long conditions have held, and what was seen before. It is a value:
+// a step returns a new one. Losing it (a restart of the agent) makes the agent slower, never bolder; what must survive a
+// restart lies in the journal as attempts.
+type Memory struct {
+	Streaks map[string]Streak  `json:"streaks,omitempty"` // by condition and subject
+	Open    map[string]Finding `json:"open,omitempty"`    // findings of the previous step by Key
+
+	Leader        string        `json:"leader,omitempty"`         // last holder of the leader key seen
+	LeaderSeen    bool          `json:"leader_seen,omitempty"`    // a holder has been seen at all
+	LeaderChanged Instant       `json:"leader_changed,omitempty"` // when the holder was seen to change, 0 if never
+	PauseSeen     Instant       `json:"pause_seen,omitempty"`     // when the cluster was last seen paused, 0 if never
+	Disturbed     Instant       `json:"disturbed,omitempty"`      // when a clock jump or a suspend was last noticed, 0 if never
+	ClusterTTL    time.Duration `json:"cluster_ttl,omitempty"`    // last ttl seen
+
+	Services map[string]ServiceMemory `json:"services,omitempty"`
+}
+
+// ServiceMemory is what is remembered of one service.
+type ServiceMemory struct {
+	InvocationID string    `json:"invocation_id,omitempty"`
+	Restarts     int       `json:"restarts,omitempty"`
+	Starts       []Instant `json:"starts,omitempty"` // new invocations seen, the last 16
+	Job          string    `json:"job,omitempty"`
+	JobEnded     Instant   `json:"job_ended,omitempty"` // when a job of somebody ended, 0 if none was seen
+	GoodPolls    int       `json:"good_polls,omitempty"`
+	Settled      bool      `json:"settled,omitempty"`      // seen healthy three times in a row since this machine or agent started
+	Identity     bool      `json:"identity,omitempty"`     // its API has named itself as the configured member and scope
+	DivergedDir  string    `json:"diverged_dir,omitempty"` // data directory that was seen ahead of the leader
+}
+
+// Streak is a condition that has held without interruption.
+type Streak struct {
+	Since Instant `json:"since"` // first observation
+	Last  Instant `json:"last"`  // latest distinct observation
+	Count int     `json:"count"` // distinct observations
+}
+
+// Held returns for how long the condition has been observed.
+func (s Streak) Held() time.Duration { return s.Last.Sub(s.Since) }
+
+// Timing is what Patroni's dynamic configuration means for patience.
+type Timing struct {
+	TTL, LoopWait, RetryTimeout time.Duration
+}
+
+// TimingOf returns the timing of a cluster, Patroni's defaults where its configuration is unknown.
+func TimingOf(c DynamicConfig) Timing {
+	d := DefaultDynamicConfig()
+	t := Timing{TTL: c.TTL, LoopWait: c.LoopWait, RetryTimeout: c.RetryTimeout}
+	if t.TTL <= 0 || t.LoopWait <= 0 || t.RetryTimeout <= 0 {
+		return Timing{TTL: d.TTL, LoopWait: d.LoopWait, RetryTimeout: d.RetryTimeout}
+	}
+	return t
+}
+
+// RenewalSlack is the tolerance on a lease renewal (FAULTS.md L31).
+const RenewalSlack = 2 * time.Second
+
+// Missed is the remaining life of a lease below which a renewal has been missed: a live Patroni renews once per
+// loop_wait (FAULTS.md L31).
+func (t Timing) Missed() time.Duration { return t.TTL - t.LoopWait - RenewalSlack }
+
+// Overdue is the remaining life below which even a loop that had to retry would have renewed (FACTS.md §2.6).
+func (t Timing) Overdue() time.Duration { return t.TTL - t.LoopWait - t.RetryTimeout }
+
+// LeaseLeft returns how long a lease will live at now, given when it was read.
+func LeaseLeft(f Fact[Lease], now Instant) time.Duration {
+	left := f.Value.Remaining - f.Age(now)
+	if !f.Value.Exists || left < 0 {
+		return 0
+	}
+	return left
+}
