@@ -1,0 +1,124 @@
+// Package record is the language that the lab's witnesses speak and its judges read: JSON lines, one observation
+// each, with the wall-clock time of the machine that all containers share.
+//
+// It holds types and their decoding only. It deliberately holds nothing that pgpatrol says of itself except the
+// lines of its journal, which a judge may use to prove that nothing was done, never that something was done well.
+package record
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Record is one observation. Exactly one of the pointers is set.
+type Record struct {
+	At   time.Time `json:"at"`   // when it was observed, UTC, nanoseconds
+	Node string    `json:"node"` // container it was observed in, or "lab"
+
+	Gap     *Gap     `json:"gap,omitempty"`
+	Error   *Error   `json:"error,omitempty"`
+	Beat    *Beat    `json:"beat,omitempty"`
+	Totals  *Totals  `json:"totals,omitempty"`
+	PG      *PG      `json:"pg,omitempty"`
+	Unit    *Unit    `json:"unit,omitempty"`
+	Proxy   *Proxy   `json:"proxy,omitempty"`
+	Lock    *Lock    `json:"lock,omitempty"`
+	Mark    *Mark    `json:"mark,omitempty"`
+	Journal *Journal `json:"journal,omitempty"`
+}
+
+// Gap is the time between two acknowledged writes, where it is longer than the writer's threshold.
+type Gap struct {
+	From   time.Time     `json:"from"`   // acknowledgement of the write before
+	To     time.Time     `json:"to"`     // acknowledgement of the write after, or the end of the recording
+	Open   bool          `json:"open"`   // true where no write followed
+	Length time.Duration `json:"length"` // To - From, nanoseconds
+}
+
+// Error is one failed connect or write of the writer.
+type Error struct {
+	Step     string `json:"step"`               // "connect" or "write"
+	SQLState string `json:"sqlstate,omitempty"` // five characters, empty where the server did not answer
+	Text     string `json:"text"`
+}
+
+// Beat is the writer's sign of life, once a second.
+type Beat struct {
+	Acknowledged int64 `json:"acknowledged"` // writes acknowledged so far
+}
+
+// Totals is what the writer knows at its end.
+type Totals struct {
+	Acknowledged int64   `json:"acknowledged"`
+	Errors       int64   `json:"errors"`
+	Counted      bool    `json:"counted"` // whether the table could be read at the end; Lost means nothing otherwise
+	Lost         int64   `json:"lost"`    // acknowledged writes that are not in the table
+	LostExamples []int64 `json:"lost_examples,omitempty"`
+}
+
+// PG is what PostgreSQL on a node answered over its own unix socket.
+type PG struct {
+	Answered bool      `json:"answered"`
+	Recovery bool      `json:"recovery"` // pg_is_in_recovery(); a node that answers and is not in recovery is writable
+	Timeline int       `json:"timeline,omitempty"`
+	Started  time.Time `json:"started,omitzero"` // pg_postmaster_start_time()
+	LSN      string    `json:"lsn,omitempty"`    // written (primary) or replayed (replica)
+	Text     string    `json:"text,omitempty"`   // the error where it did not answer
+}
+
+// Writable reports whether this answer proves a primary that accepts writes.
+func (p PG) Writable() bool { return p.Answered && !p.Recovery }
+
+// Unit is what systemd says of a unit.
+type Unit struct {
+	Name         string `json:"name"`
+	ActiveState  string `json:"active_state"`
+	SubState     string `json:"sub_state"`
+	Result       string `json:"result"`
+	InvocationID string `json:"invocation_id"`
+	NRestarts    uint32 `json:"n_restarts"`
+	MainPID      uint32 `json:"main_pid"`
+	Text         string `json:"text,omitempty"` // the error where systemd did not answer
+}
+
+// Proxy is HAProxy's view of its servers: name to status ("UP", "DOWN", "UP 1/3").
+type Proxy struct {
+	Servers map[string]string `json:"servers,omitempty"`
+	Text    string            `json:"text,omitempty"`
+}
+
+// Lock is Patroni's leader key, read linearizably.
+type Lock struct {
+	Answered bool   `json:"answered"`
+	Holder   string `json:"holder,omitempty"` // member name, empty where the key is absent
+	Revision int64  `json:"revision,omitempty"`
+	Lease    int64  `json:"lease,omitempty"`
+	Left     int64  `json:"left,omitempty"`    // seconds until the lease ends
+	Granted  int64  `json:"granted,omitempty"` // seconds that the lease was granted for
+	Text     string `json:"text,omitempty"`
+}
+
+// Mark is a moment that the lab itself made: the fault, the end of the observation.
+type Mark struct {
+	Name string `json:"name"`
+	Text string `json:"text,omitempty"`
+}
+
+// Journal is one line of an agent's journal, undecoded but for its kind.
+type Journal struct {
+	Kind string          `json:"kind"`
+	Line json.RawMessage `json:"line"`
+}
+
+// Parse decodes one line. It returns an error for a line that is not a record, and never panics.
+func Parse(line []byte) (Record, error) {
+	var r Record
+	if err := json.Unmarshal(line, &r); err != nil {
+		return Record{}, fmt.Errorf("decode record: %w", err)
+	}
+	if r.At.IsZero() {
+		return Record{}, fmt.Errorf("decode record: no time in %.80q", line)
+	}
+	return r, nil
+}

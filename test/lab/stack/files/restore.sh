@@ -1,0 +1,30 @@
+# Undoes every fault that the lab can inject into a node. Idempotent; says nothing when there is nothing to undo.
+# Runs inside the container; $1 is "pg" or "haproxy".
+rm -f /run/lab/loop.pid
+if [ -s /run/lab/pids ]; then xargs -r kill -KILL < /run/lab/pids 2>/dev/null; rm -f /run/lab/pids; fi
+ip route show type blackhole | while read -r _ to _; do ip route del blackhole "$to"; done
+tc qdisc del dev eth0 root 2>/dev/null
+changed=
+for d in /etc/systemd/system/*.d /run/systemd/system/*.d; do
+  if [ -e "$d/lab.conf" ]; then rm -f "$d/lab.conf"; rmdir "$d" 2>/dev/null; changed=1; fi
+done
+[ -n "$changed" ] && systemctl daemon-reload
+if [ "$1" = haproxy ]; then
+  cmp -s /etc/haproxy/haproxy.cfg /etc/lab/haproxy.cfg || { cat /etc/lab/haproxy.cfg > /etc/haproxy/haproxy.cfg; changed=1; }
+  pkill -CONT -x haproxy
+  systemctl reset-failed haproxy.service 2>/dev/null
+  systemctl start haproxy.service
+  exit
+fi
+if [ -p /etc/patroni/config.yml ] || ! cmp -s /etc/patroni/config.yml /etc/lab/config.yml; then
+  # A process that sleeps in open(2) of a FIFO is let go by a writer that closes at once.
+  [ -p /etc/patroni/config.yml ] && timeout 1 sh -c ': > /etc/patroni/config.yml'
+  install -o postgres -g postgres -m 0640 /etc/lab/config.yml /etc/patroni/config.yml.new
+  mv /etc/patroni/config.yml.new /etc/patroni/config.yml
+  systemctl is-active -q patroni && systemctl kill --kill-who=main -s HUP patroni
+fi
+pkill -CONT -x patroni; pkill -CONT -f '^/usr/bin/python3 /usr/bin/patroni'; pkill -CONT -x postgres
+[ "$(systemctl is-enabled patroni 2>/dev/null)" = masked ] && systemctl unmask -q patroni
+[ "$(systemctl is-enabled patroni 2>/dev/null)" = enabled ] || systemctl enable -q patroni 2>/dev/null
+systemctl reset-failed patroni.service 2>/dev/null
+systemctl is-active -q patroni || systemctl start patroni.service
