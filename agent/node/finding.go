@@ -25,6 +25,7 @@ const (
 	Paused              Code = "PAUSED"                // F11, F12: the cluster is paused
 	HealFailed          Code = "HEAL_FAILED"           // an action was taken and did not have the effect it must have
 	AgentDegraded       Code = "AGENT_DEGRADED"        // the agent itself may only observe: journal, clock, starvation
+	AgentConfigBroken   Code = "AGENT_CONFIG_BROKEN"   // a new configuration file of the agent is not usable; the old one is in force
 )
 
 // Severity says who should look.

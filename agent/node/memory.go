@@ -22,6 +22,7 @@ type Memory struct {
 // ServiceMemory is what is remembered of one service.
 type ServiceMemory struct {
 	InvocationID string    `json:"invocation_id,omitempty"`
+	MainPID      int       `json:"main_pid,omitempty"` // process that the streaks belong to
 	Restarts     int       `json:"restarts,omitempty"`
 	Starts       []Instant `json:"starts,omitempty"` // new invocations seen, the last 16
 	Job          string    `json:"job,omitempty"`
@@ -74,4 +75,23 @@ func LeaseLeft(f Fact[Lease], now Instant) time.Duration {
 		return 0
 	}
 	return left
+}
+
+// Limits of the agent's own fitness (FAULTS.md S3, F82).
+const (
+	// DisturbedGrace is how long after a clock jump or a suspend the agent only observes.
+	DisturbedGrace = 60 * time.Second
+	// LoopDelayLimit is how late the agent's own loop may be before it takes itself for the sick one.
+	LoopDelayLimit = 4 * time.Second
+)
+
+// BusyState reports whether a state of PostgreSQL, as Patroni names it, is work in progress that must not be disturbed
+// (FACTS.md §2.5).
+func BusyState(state string) bool {
+	switch state {
+	case "initializing new cluster", "running custom bootstrap script", "creating replica",
+		"starting after custom bootstrap", "starting", "restarting", "stopping":
+		return true
+	}
+	return false
 }

@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// The rules in this file have no verb: they say what a person must know, and why nothing is done.
+
+func (v *view) stoppedByOperator() {
+	intent := v.unit.Intent()
+	if !v.unitKnown || (intent != service.IntentStopped && intent != service.IntentDisabled && intent != service.IntentMasked) {
+		return
+	}
+	if v.unit.State == service.StateRunning {
+		return
+	}
+	f := node.Finding{
+		Code: node.PatroniStopped, Severity: node.Info, Subject: v.spec.Service,
+		Text:     fmt.Sprintf("Patroni was stopped on purpose (%s, %s, unit file %s). It is left alone until a person starts it.", orNone(v.unit.Detail), orNone(v.unit.Result), orNone(v.unit.Enablement)),
+		Advice:   "`systemctl start " + v.spec.Unit + "` when the work is done.",
+		Evidence: []node.Evidence{v.unitEvidence(), v.postgresEvidence()},
+	}
+	if v.f.Postgres.Known && v.f.Postgres.Value.Running {
+		f.Severity = node.Warn
+		f.Text += " PostgreSQL still runs, and nobody manages it."
+	}
+	if v.fresh && v.cluster.Leader == nil {
+		f.Severity = node.Page
+		f.Text += " Nobody holds the leader key: clients that follow the leader cannot write."
+	}
+	v.find(f)
+}
+
+func (v *view) configBroken() {
+	c := v.f.Config
+	if !c.Known || c.Value.Valid {
+		return
+	}
+	v.find(node.Finding{
+		Code: node.PatroniConfigBroken, Severity: node.Warn, Subject: v.spec.Service,
+		Text:     fmt.Sprintf("Patroni's configuration %s does not pass `patroni --validate-config`: %s. Patroni runs on with the old one; its next start would fail, so this agent will not restart it.", c.Value.File, strings.Join(firstN(c.Value.Problems, 3), "; ")),
+		Advice:   "Mend the file; pgpatrol looks again when it changes.",
+		Evidence: []node.Evidence{node.Show("patroni --validate-config", c, "%d problems", len(c.Value.Problems))},
+	})
+}
+
+// crashing counts new invocations: each restart by the manager is harmless, one more by us would not heal (FAULTS.md F06).
+func (v *view) crashing() {
+	n := 0
+	for _, at := range v.m.Starts {
+		if v.now.Sub(at) <= crashWindow {
+			n++
+		}
+	}
+	if n < crashCount {
+		return
+	}
+	v.find(node.Finding{
+		Code: node.PatroniCrashing, Severity: node.Warn, Subject: v.spec.Service,
+		Text:     fmt.Sprintf("Patroni has been started again %d times within %s (last end: %s, exit status %d). Its manager restarts it; more restarts would not help.", n, crashWindow, orNone(v.unit.Result), v.unit.ExitStatus),
+		Advice:   "`journalctl -u " + v.spec.Unit + "` shows why it ends.",
+		Evidence: []node.Evidence{v.unitEvidence()},
+	})
+}
+
+// rivalPostmaster: somebody else's postmaster on the data directory, or one beside it that keeps Patroni's from starting
+// (FAULTS.md F25, F26, L20, L32).
+func (v *view) rivalPostmaster() {
+	pg := v.f.Postgres
+	unit := ""
+	switch {
+	case pg.Known && pg.Value.Running && pg.Value.CGroupUnit != "" && pg.Value.CGroupUnit != v.spec.Unit:
+		unit = pg.Value.CGroupUnit
+	case v.f.Machine.Known && pg.Known && !pg.Value.Running && v.unitKnown && v.unit.State == service.StateRunning:
+		for _, p := range v.f.Machine.Value.Postmasters {
+			if p.Unit != v.spec.Unit {
+				unit = fmt.Sprintf("%s (data directory %s)", orNone(p.Unit), orNone(p.DataDir))
+			}
+		}
+	}
+	if unit == "" {
+		return
+	}
+	v.find(node.Finding{
+		Code: node.RivalPostmaster, Severity: node.Page, Subject: v.spec.Service,
+		Text:     fmt.Sprintf("A postmaster that Patroni did not start runs here under %s. Patroni may report it as running while it does not replicate, or bootstrap a silently diverged copy beside it.", unit),
+		Advice:   "Stop and disable that unit; Patroni then starts PostgreSQL itself. pgpatrol never touches PostgreSQL.",
+		Evidence: []node.Evidence{v.postgresEvidence(), v.unitEvidence()},
+	})
+}
+
+// diverged: a replica whose content is not the leader's although everything says that it streams (FAULTS.md F105, L32).
+// One mark is its own log; the other is a position ahead of the leader's on the same timeline, where the leader's key was
+// written after the member's.
+func (v *view) diverged() {
+	dir := ""
+	if v.f.Postgres.Known {
+		dir = v.f.Postgres.Value.DataDirID
+	}
+	if v.aheadOfLeader() && dir != "" {
+		v.m.DivergedDir = dir
+	}
+	mark := v.f.LogMark
+	byLog := mark.Known && mark.Value.SingleUserOnCopy && mark.Value.DataDirID == dir && dir != ""
+	byLSN := v.m.DivergedDir != "" && v.m.DivergedDir == dir
+	if !byLog && !byLSN {
+		return
+	}
+	why := "its WAL position was ahead of the leader's on the same timeline"
+	if byLog {
+		why = "Patroni ran crash recovery in single-user mode on the fresh copy"
+	}
+	v.find(node.Finding{
+		Code: node.ReplicaDiverged, Severity: node.Page, Subject: v.spec.Service,
+		Text:     fmt.Sprintf("This replica has silently diverged: %s. It may stream without lag and still lack rows or tables. It is no candidate for failover and counts as absent.", why),
+		Advice:   fmt.Sprintf("Reinitialise it (`patronictl reinit %s %s`) after stopping any rival postmaster; until then set its tag nofailover.", v.in.Spec.Scope, v.spec.Member),
+		Evidence: []node.Evidence{node.Show("Patroni's log", mark, "single-user recovery on a fresh copy: %t", byLog), v.postgresEvidence()},
+	})
+}
+
+func (v *view) aheadOfLeader() bool {
+	if !v.fresh || !v.otherLeads {
+		return false
+	}
+	me, ok := v.cluster.Member(v.spec.Member)
+	lead, ok2 := v.cluster.Member(v.cluster.LeaderName())
+	return ok && ok2 && me.HasLSN && lead.HasLSN && me.Timeline == lead.Timeline && me.Timeline > 0 &&
+		me.ModRevision < lead.ModRevision && me.LSN > lead.LSN
+}
+
+func (v *view) apiInvalid() {
+	a := v.f.API
+	if !a.Known || a.Value.Outcome != probe.OutcomeAnswered {
+		return
+	}
+	problem := a.Value.Problem
+	switch {
+	case problem != "":
+	case a.Value.Name != v.spec.Member:
+		problem = fmt.Sprintf("it calls itself %q, not %q", a.Value.Name, v.spec.Member)
+	case a.Value.Scope != v.in.Spec.Scope:
+		problem = fmt.Sprintf("it belongs to scope %q, not %q", a.Value.Scope, v.in.Spec.Scope)
+	default:
+		return
+	}
+	v.find(node.Finding{
+		Code: node.PatroniAPIInvalid, Severity: node.Page, Subject: v.spec.Service,
+		Text:     "What answers on the configured API address is not this Patroni: " + problem + ". Nothing is done on its word.",
+		Advice:   "Compare `api`, `member` and `scope` in pgpatrol's configuration with `restapi.connect_address`, `name` and `scope` in Patroni's.",
+		Evidence: []node.Evidence{node.Show("GET /patroni", a, "%s", problem)},
+	})
+}
+
+func (v *view) memberUnknown() {
+	_, present := v.cluster.Member(v.spec.Member)
+	missing := v.fresh && !v.cluster.Empty && !present && v.unitKnown && v.unit.State == service.StateRunning &&
+		v.f.Liveness.Known && v.f.Liveness.Value.Alive()
+	st := v.streak("nomember/"+v.spec.Service, missing, v.in.Snapshot.DCS.Cluster.At)
+	if st.Held() < memberPatience {
+		return
+	}
+	v.find(node.Finding{
+		Code: node.MemberUnknown, Severity: node.Warn, Subject: v.spec.Service,
+		Text:     fmt.Sprintf("Patroni runs here, and etcd has had no member key %q for %s.", v.spec.Member, st.Held().Round(time.Second)),
+		Advice:   "Either `member` in pgpatrol's configuration is not Patroni's `name`, or Patroni cannot write to etcd: look at its log.",
+		Evidence: []node.Evidence{v.unitEvidence(), v.livenessEvidence(), v.leaderEvidence()},
+	})
+}
+
+// healFailed keeps a failed heal visible until the service is well again.
+func (v *view) healFailed() {
+	var last *node.Attempt
+	for i := range v.in.Attempts {
+		if a := &v.in.Attempts[i]; a.Service == v.spec.Service && a.BootID == v.in.Snapshot.BootID {
+			last = a
+		}
+	}
+	if last == nil || (last.Result != node.ResultUnverified && last.Result != node.ResultFailed) || v.now.Sub(last.At) > time.Hour {
+		return
+	}
+	if v.healthy() && v.now.Sub(last.At) > 10*time.Minute {
+		return
+	}
+	v.find(node.Finding{
+		Code: node.HealFailed, Severity: node.Page, Subject: v.spec.Service,
+		Text:     fmt.Sprintf("%s for %s was %s %s ago: it did not have the effect it must have.", last.Verb, last.Finding, last.Result, v.now.Sub(last.At).Round(time.Second)),
+		Advice:   "`pgpatrol history` shows what was expected and what was seen. A person must look: pgpatrol does not repeat blindly.",
+		Evidence: []node.Evidence{v.unitEvidence(), v.livenessEvidence(), v.postgresEvidence()},
+	})
+}

@@ -1,0 +1,93 @@
+package engine
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// renewalTolerance covers etcd's whole seconds in a lease's remaining life.
+const renewalTolerance = 1500 * time.Millisecond
+
+// Verify judges from a later snapshot whether an executed attempt had its effect. It returns ResultExecuted while that
+// is still open, and says what is missing or what was seen.
+func Verify(spec node.Spec, a node.Attempt, snap node.Snapshot) (node.AttemptResult, string) {
+	v, ok := viewOf(spec, a.Service, snap)
+	if !ok {
+		return node.ResultUnverified, "the service is not configured any more"
+	}
+	open, broken := v.unmet(a)
+	switch {
+	case len(broken) > 0:
+		return node.ResultUnverified, strings.Join(broken, "; ")
+	case len(open) == 0:
+		return node.ResultVerified, v.seen(a)
+	case snap.Now.Sub(a.At) > a.Settle:
+		return node.ResultUnverified, fmt.Sprintf("not seen within %s: %s", a.Settle, strings.Join(open, "; "))
+	}
+	return node.ResultExecuted, strings.Join(open, "; ")
+}
+
+func viewOf(spec node.Spec, name string, snap node.Snapshot) (*view, bool) {
+	s := newStep(Input{Spec: spec, Snapshot: snap})
+	for _, p := range spec.Patroni {
+		if p.Service == name {
+			return s.view(p)
+		}
+	}
+	return nil, false
+}
+
+// unmet lists the expectations that are not seen yet, and those that cannot come true any more.
+func (v *view) unmet(a node.Attempt) (open, broken []string) {
+	e := a.Expect
+	fresh := func(at node.Instant) bool { return at > a.At }
+	if e.NewInvocation && !(fresh(v.f.Unit.At) && v.unit.State == service.StateRunning && v.unit.InvocationID != "" && v.unit.InvocationID != a.Before.InvocationID) {
+		open = append(open, "the unit runs in a new invocation")
+	}
+	if e.LeaseRenewed && !v.renewedSince(a.At) {
+		open = append(open, "Patroni renews its lease")
+	}
+	pg := v.f.Postgres
+	switch {
+	case !e.SamePostmaster:
+	case !pg.Known || !fresh(pg.At):
+		open = append(open, "PostgreSQL still runs")
+	case pg.Value.PostmasterPID != a.Before.PostmasterPID || pg.Value.PostmasterTick != a.Before.PostmasterTick:
+		broken = append(broken, "PostgreSQL was restarted, which the action must not cause")
+	}
+	if e.ReadOnly && !(pg.Known && fresh(pg.At) && !pg.Value.Writable()) {
+		open = append(open, "PostgreSQL here is read-only")
+	}
+	return open, broken
+}
+
+// renewedSince reports whether this member's lease was last renewed after t.
+func (v *view) renewedSince(t node.Instant) bool {
+	f := v.in.Snapshot.DCS.MemberLease
+	if v.leader {
+		f = v.in.Snapshot.DCS.LeaderLease
+	}
+	if _, _, known := v.lease(); !known || !f.Value.Exists || f.At <= t {
+		return false
+	}
+	renewed := f.At.Add(f.Value.Remaining - f.Value.Granted)
+	return renewed.Add(renewalTolerance) > t
+}
+
+func (v *view) seen(a node.Attempt) string {
+	out := []string{fmt.Sprintf("invocation %s -> %s", shortID(a.Before.InvocationID), shortID(v.unit.InvocationID))}
+	if a.Expect.LeaseRenewed {
+		out = append(out, "lease renewed")
+	}
+	if a.Expect.SamePostmaster {
+		out = append(out, fmt.Sprintf("postmaster %d ran on", a.Before.PostmasterPID))
+	}
+	if a.Expect.ReadOnly {
+		out = append(out, "PostgreSQL here is read-only")
+	}
+	return strings.Join(out, ", ")
+}

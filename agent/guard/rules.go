@@ -1,0 +1,320 @@
+package guard
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// policy: acting is opt-in per class (DESIGN.md §1.6).
+func policy(c check) string {
+	if c.mode() != node.ModeAuto {
+		return refuse("policy for class %s is %q: this would have been done under \"auto\"", c.a.Class, c.mode())
+	}
+	return ""
+}
+
+// operatorIntent: a service stopped, masked, disabled, debugged or about to be switched over is a person's (FAULTS.md
+// S21, FACTS.md §1.7).
+func operatorIntent(c check) string {
+	u := c.f.Unit.Value
+	switch u.Intent() {
+	case service.IntentStopped, service.IntentDisabled, service.IntentMasked:
+		return refuse("a person wants %s %s", c.a.Unit, u.Intent())
+	case service.IntentUnknown:
+		return refuse("it is unknown whether a person stopped %s", c.a.Unit)
+	case service.IntentRun, service.IntentBusy:
+	}
+	if c.f.Process.Known && c.f.Process.Value.TracerPID != 0 {
+		return refuse("a debugger (pid %d) is attached to Patroni", c.f.Process.Value.TracerPID)
+	}
+	if sw := c.cluster().Switchover; sw != nil && !c.a.Fence {
+		if at, err := time.Parse(time.RFC3339, sw.Scheduled); err == nil && at.Sub(c.in.Snapshot.Wall) > switchoverSoon {
+			return ""
+		}
+		return refuse("a switchover from %s to %s is in progress or due", nameOr(sw.From, "the leader"), nameOr(sw.To, "the best candidate"))
+	}
+	return ""
+}
+
+// operatorJob: somebody's job on the unit runs or has just ended (FAULTS.md F09).
+func operatorJob(c check) string {
+	u := c.f.Unit.Value
+	if u.Job != "" || u.State == service.StateStopping || u.State == service.StateStarting {
+		return refuse("%s is busy: %s, job %s", c.a.Unit, u.State, nameOr(u.Job, "none"))
+	}
+	if c.m.JobEnded != 0 && c.now.Sub(c.m.JobEnded) < jobGrace {
+		return refuse("somebody's job on %s ended %s ago; %s are left to it", c.a.Unit, c.now.Sub(c.m.JobEnded).Round(time.Second), jobGrace)
+	}
+	return ""
+}
+
+// patroniPause: pause is obeyed, and its last known state outlives the loss of etcd by a ttl (FAULTS.md F11, S22).
+func patroniPause(c check) string {
+	if c.cluster().Config.Pause {
+		return refuse("the cluster is paused")
+	}
+	if c.in.Memory.PauseSeen != 0 && c.now.Sub(c.in.Memory.PauseSeen) < c.timing.TTL {
+		return refuse("the cluster was paused %s ago", c.now.Sub(c.in.Memory.PauseSeen).Round(time.Second))
+	}
+	if !c.cluster().Config.Present {
+		return refuse("the cluster's configuration key is missing or unintelligible, so a pause cannot be ruled out")
+	}
+	return ""
+}
+
+// selfHealth: an agent that cannot record, that slept, whose clock jumped or whose loop starves only observes (FAULTS.md
+// S3, F82, F104k).
+func selfHealth(c check) string {
+	self := c.in.Snapshot.Self
+	switch {
+	case self.JournalBroken != "":
+		return refuse("the journal cannot record an intent: %s", self.JournalBroken)
+	case c.in.Memory.Disturbed != 0 && c.now.Sub(c.in.Memory.Disturbed) < node.DisturbedGrace:
+		return refuse("the clock jumped or the machine slept %s ago", c.now.Sub(c.in.Memory.Disturbed).Round(time.Second))
+	case self.LoopDelay > node.LoopDelayLimit:
+		return refuse("this agent's own loop is %s late", self.LoopDelay.Round(time.Millisecond))
+	}
+	return ""
+}
+
+// freshness: no action rests on a fact that is unknown or old (FAULTS.md S13, S14). Without a linearizable view of etcd
+// nothing is done to Patroni at all (FACTS.md §3.4, first row).
+func freshness(c check) string {
+	type item struct {
+		name string
+		ok   bool
+		age  time.Duration
+	}
+	f, limit := c.f, c.limit()
+	items := []item{
+		{"the linearizable view of etcd", c.in.Snapshot.DCS.Cluster.Fresh(c.now, limit), c.in.Snapshot.DCS.Cluster.Age(c.now)},
+		{"the unit's state", f.Unit.Fresh(c.now, limit), f.Unit.Age(c.now)},
+		{"PostgreSQL's state", f.Postgres.Fresh(c.now, limit), f.Postgres.Age(c.now)},
+		{"the process table", f.Machine.Fresh(c.now, FreshScan), f.Machine.Age(c.now)},
+	}
+	if c.a.Verb == node.SoftKill {
+		items = append(items,
+			item{"the main process", f.Process.Fresh(c.now, limit), f.Process.Age(c.now)},
+			item{"Patroni's API", f.Liveness.Fresh(c.now, limit), f.Liveness.Age(c.now)})
+	}
+	var bad []string
+	for _, it := range items {
+		if !it.ok {
+			bad = append(bad, it.name)
+		}
+	}
+	if len(bad) == 0 {
+		return ""
+	}
+	return refuse("unknown or older than %s: %s", limit, strings.Join(bad, ", "))
+}
+
+// identity: the keys, the API, the files and the configuration must speak of one and the same Patroni (FAULTS.md S20). A
+// wrong member name would otherwise make a healthy leader look like a second primary.
+func identity(c check) string {
+	init, pg := c.cluster().Initialize, c.f.Postgres.Value
+	switch {
+	case init == "":
+		return refuse("etcd has no system identifier for this scope (key initialize)")
+	case pg.SystemID == "" || pg.SystemID != init:
+		return refuse("the data directory's system identifier %s is not the cluster's %s", nameOr(pg.SystemID, "(unknown)"), init)
+	}
+	if api := c.f.API; api.Known && api.Value.Outcome == probe.OutcomeAnswered {
+		if api.Value.Problem != "" {
+			return refuse("what answers on Patroni's address is not Patroni: %s", api.Value.Problem)
+		}
+		if api.Value.Name != c.spec.Member || api.Value.Scope != c.in.Spec.Scope {
+			return refuse("the Patroni here is %s of %s, not %s of %s", api.Value.Name, api.Value.Scope, c.spec.Member, c.in.Spec.Scope)
+		}
+		return ""
+	}
+	if c.m.Identity {
+		return ""
+	}
+	if cfg := c.f.Config; cfg.Known && cfg.Value.Name == c.spec.Member && cfg.Value.Scope == c.in.Spec.Scope {
+		return ""
+	}
+	return refuse("neither Patroni's API nor its configuration file has confirmed that this is %s of %s", c.spec.Member, c.in.Spec.Scope)
+}
+
+// dcsWritable: a Patroni that starts needs a new lease; under NOSPACE etcd refuses it (FAULTS.md L8, L9, S11).
+func dcsWritable(c check) string {
+	dcs := c.in.Snapshot.DCS
+	switch {
+	case !dcs.Alarms.Fresh(c.now, FreshScan):
+		return refuse("etcd's alarms are unknown")
+	case len(dcs.Alarms.Value) > 0:
+		return refuse("etcd raises %s: a restarted Patroni could not get a lease", strings.Join(dcs.Alarms.Value, ", "))
+	case c.in.Snapshot.Confirm && (!dcs.Writable.Fresh(c.now, FreshConfirm) || !dcs.Writable.Value):
+		return refuse("etcd did not just grant a test lease (%s)", nameOr(dcs.Writable.Why, "refused"))
+	}
+	return ""
+}
+
+// bootGraceOver: right after power-on everything looks broken (FAULTS.md F81, S30). A fence does not wait.
+func bootGraceOver(c check) string {
+	if up := c.in.Snapshot.Uptime; !c.a.Fence && up < bootGrace && !c.m.Settled {
+		return refuse("this machine started %s ago and %s has not been seen healthy since", up.Round(time.Second), c.a.Service)
+	}
+	return ""
+}
+
+// leaderChange: while a new leader establishes itself, nothing but a fence (FAULTS.md S30).
+func leaderChange(c check) string {
+	grace := c.timing.TTL + 2*c.timing.LoopWait
+	if at := c.in.Memory.LeaderChanged; !c.a.Fence && at != 0 && c.now.Sub(at) < grace {
+		return refuse("the leader changed %s ago; %s are left to it", c.now.Sub(at).Round(time.Second), grace)
+	}
+	return ""
+}
+
+// leaderSafety: what answers, renews and runs is not killed, whatever the engine thought (FAULTS.md S6). In failsafe mode
+// any restart can demote the primary (FACTS.md §0.4).
+func leaderSafety(c check) string {
+	if c.a.Verb != node.SoftKill {
+		return ""
+	}
+	left, known := c.lease()
+	if c.f.Liveness.Value.Alive() && (!known || left >= c.timing.Overdue()) {
+		return refuse("Patroni answers that its loop runs, and its lease has %s left", left.Round(time.Second))
+	}
+	if c.cluster().Config.FailsafeMode && c.a.Finding == node.PatroniLoopStuck {
+		return refuse("failsafe_mode is on: a primary may lawfully outlive its lease")
+	}
+	return ""
+}
+
+func (c check) lease() (time.Duration, bool) {
+	f := c.in.Snapshot.DCS.MemberLease
+	if c.a.Leader {
+		f = c.in.Snapshot.DCS.LeaderLease
+	}
+	return node.LeaseLeft(f, c.now), f.Fresh(c.now, c.limit())
+}
+
+// leaseWindow: a kill of the leader's Patroni must end, with the lease renewed, well before the lease does; and where the
+// kill takes PostgreSQL along, the lease must have proved the hang first (FAULTS.md S7).
+func leaseWindow(c check) string {
+	if c.a.Verb != node.SoftKill || !c.a.Leader {
+		return ""
+	}
+	left, known := c.lease()
+	window := windowRevive
+	if c.a.Class == node.ClassDisrupt {
+		window = windowDisrupt
+	}
+	switch {
+	case !known:
+		return refuse("the life left of the leader's lease is unknown")
+	case left < window:
+		return refuse("the leader's lease ends in %s; a fresh Patroni needs up to %s", left.Round(100*time.Millisecond), window)
+	case c.a.Class == node.ClassDisrupt && left >= c.timing.Missed():
+		return refuse("the hang is not proved by the lease yet: %s left, proof is below %s (without KillMode=process the kill stops PostgreSQL too)", left.Round(100*time.Millisecond), c.timing.Missed())
+	}
+	return ""
+}
+
+// configValid: never restart into a broken configuration (FAULTS.md F13, F14).
+func configValid(c check) string {
+	cfg := c.f.Config
+	if !cfg.Known {
+		return refuse("it is unknown whether Patroni's configuration is valid: %s", nameOr(cfg.Why, "not checked yet"))
+	}
+	if !cfg.Value.Valid {
+		return refuse("Patroni's configuration %s is broken, so it could not start: %s", cfg.Value.File, nameOr(strings.Join(cfg.Value.Problems[:min(1, len(cfg.Value.Problems))], ""), "invalid"))
+	}
+	return ""
+}
+
+// unitSafety: the unit and the process must be such that the verb does what it says (FAULTS.md S7).
+func unitSafety(c check) string {
+	u, p := c.f.Unit.Value, c.f.Process
+	if c.a.Verb == node.StartFailed {
+		switch pg := c.f.Postgres.Value; {
+		case u.State != service.StateFailed:
+			return refuse("%s is %s, not failed", c.a.Unit, u.State)
+		case !pg.Initialized:
+			return refuse("the data directory %s is empty or not mounted: a starting Patroni would clone or initialise it", pg.DataDir)
+		}
+		return ""
+	}
+	switch {
+	case u.State != service.StateRunning:
+		return refuse("%s is %s", c.a.Unit, u.State)
+	case !p.Value.Exists || p.Value.PID != u.MainPID:
+		return refuse("the main process %d of %s was not found", u.MainPID, c.a.Unit)
+	case p.Value.State == "D":
+		return refuse("the main process sleeps uninterruptibly in the kernel (state D): SIGKILL would have no effect until its I/O returns")
+	case !u.RestartsOnKill():
+		return refuse("%s has Restart=%s: nothing would start Patroni again; set Restart=on-failure", c.a.Unit, nameOr(u.Restart, "no"))
+	case c.a.Class == node.ClassRevive && !u.SparesChildren():
+		return refuse("%s has KillMode=%s: the kill would stop PostgreSQL", c.a.Unit, nameOr(u.KillMode, "control-group"))
+	}
+	return startLimit(c, u)
+}
+
+// startLimit keeps two starts in reserve, or the kill would leave Patroni down (FAULTS.md L7).
+func startLimit(c check, u service.Status) string {
+	if u.StartLimit <= 0 {
+		return ""
+	}
+	used := 0
+	for _, at := range c.m.Starts {
+		if c.now.Sub(at) <= u.StartLimitSpan {
+			used++
+		}
+	}
+	if used > u.StartLimit-2 {
+		return refuse("%d of %d starts per %s are used up", used, u.StartLimit, u.StartLimitSpan)
+	}
+	return ""
+}
+
+// busyWork: bootstrap, rewind, recovery and their tools are not interrupted (FACTS.md §0.10, G_state, G_nochild).
+func busyWork(c check) string {
+	if api := c.f.API; api.Fresh(c.now, FreshScan) && node.BusyState(api.Value.State) {
+		return refuse("Patroni says %q", api.Value.State)
+	}
+	if m, ok := c.cluster().Member(c.spec.Member); ok && node.BusyState(m.State) {
+		return refuse("the member key says %q", m.State)
+	}
+	if jobs := c.f.Machine.Value.Jobs; len(jobs) > 0 {
+		return refuse("in progress here: %s", strings.Join(jobs, ", "))
+	}
+	return ""
+}
+
+// watchdog: a kill leaves the device armed; the machine would be reset (FACTS.md §3.1).
+func watchdog(c check) string {
+	if c.a.Verb == node.SoftKill && c.f.Process.Value.Watchdog {
+		return refuse("Patroni holds a watchdog device, which resets this machine if Patroni hangs")
+	}
+	return ""
+}
+
+// redundancy: something that runs is only stopped while another healthy member could take over (FAULTS.md S10). A member
+// that lags, must not lead, or is ahead of its leader is none (FAULTS.md F105).
+func redundancy(c check) string {
+	if c.a.Class != node.ClassDisrupt || c.a.Fence {
+		return ""
+	}
+	cl := c.cluster()
+	lead, _ := cl.Member(cl.LeaderName())
+	ok := slices.ContainsFunc(cl.Members, func(m node.Member) bool {
+		if m.Name == c.spec.Member || m.Name == cl.LeaderName() || m.NoFailover || m.State != "running" && m.State != "streaming" {
+			return false
+		}
+		ahead := lead.HasLSN && m.ModRevision < lead.ModRevision && m.LSN > lead.LSN
+		lags := m.LSN < cl.Optime && cl.Optime-m.LSN > cl.Config.MaximumLagOnFailover
+		return m.HasLSN && m.ReplicationState == "streaming" && !ahead && !lags
+	})
+	if !ok {
+		return refuse("no other member streams within %d bytes of the leader and may lead", cl.Config.MaximumLagOnFailover)
+	}
+	return ""
+}
