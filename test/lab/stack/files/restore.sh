@@ -1,6 +1,5 @@
 # Undoes every fault that the lab can inject into a node. Idempotent; says nothing when there is nothing to undo.
 # Runs inside the container; $1 is "pg" or "haproxy".
-rm -f /run/lab/loop.pid
 if [ -s /run/lab/pids ]; then xargs -r kill -KILL < /run/lab/pids 2>/dev/null; rm -f /run/lab/pids; fi
 ip route show type blackhole | while read -r _ to _; do ip route del blackhole "$to"; done
 tc qdisc del dev eth0 root 2>/dev/null
@@ -23,8 +22,10 @@ if [ -p /etc/patroni/config.yml ] || ! cmp -s /etc/patroni/config.yml /etc/lab/c
   mv /etc/patroni/config.yml.new /etc/patroni/config.yml
   systemctl is-active -q patroni && systemctl kill --kill-who=main -s HUP patroni
 fi
-pkill -CONT -x patroni; pkill -CONT -f '^/usr/bin/python3 /usr/bin/patroni'; pkill -CONT -x postgres
-[ "$(systemctl is-enabled patroni 2>/dev/null)" = masked ] && systemctl unmask -q patroni
+rm -f /etc/patroni/config.yml.fifo /etc/patroni/config.yml.whole
+if [ -e /run/lab/loop-stuck ]; then rm -f /run/lab/loop-stuck; pkill -HUP -o -x patroni; fi
+pkill -CONT -x patroni; pkill -CONT -x postgres
+case "$(systemctl is-enabled patroni 2>/dev/null)" in masked*) systemctl unmask -q patroni;; esac
 [ "$(systemctl is-enabled patroni 2>/dev/null)" = enabled ] || systemctl enable -q patroni 2>/dev/null
 systemctl reset-failed patroni.service 2>/dev/null
 systemctl is-active -q patroni || systemctl start patroni.service

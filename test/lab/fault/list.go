@@ -1,0 +1,186 @@
+package fault
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+
+	"github.com/pgpatrol/pgpatrol/test/lab/stack"
+)
+
+//go:embed files/saturate.py
+var saturateScript string
+
+// All lists every fault, in the order of FAULTS.md.
+func All() []Fault {
+	var all []Fault
+	all = append(all, processFaults()...)
+	all = append(all, unitFaults()...)
+	all = append(all, postgresFaults()...)
+	all = append(all, clusterFaults()...)
+	return append(all, networkFaults()...)
+}
+
+func processFaults() []Fault {
+	return []Fault{
+		{
+			Name: "patroni-kill", ID: "F01", Kind: stack.Postgres, Summary: "SIGKILL Patroni's main process once",
+			Do: script(`kill -KILL "$(mp)"`),
+		},
+		{
+			Name: "patroni-stop", ID: "F02 F03", Kind: stack.Postgres, Summary: "SIGSTOP Patroni's main process: hung, yet active for systemd",
+			Do: script(`kill -STOP "$(mp)"`), Undo: script(`p=$(mp); [ "$p" = 0 ] || kill -CONT "$p"`),
+		},
+		{
+			Name: "patroni-start-limit", ID: "F05", Kind: stack.Postgres, Summary: "SIGKILL Patroni until systemd gives up; PostgreSQL runs on as an orphan",
+			Do: script(`for i in $(seq 40); do
+  p=$(mp); [ "$p" = 0 ] || kill -KILL "$p" 2>/dev/null || true
+  sleep .3
+  [ "$(systemctl show -p ActiveState --value patroni)" = failed ] && exit 0
+done; echo "the unit never failed"; exit 1`),
+			Undo: script(`systemctl reset-failed patroni; systemctl start patroni`),
+		},
+		{
+			Name: "patroni-crash-loop", ID: "F06", Kind: stack.Postgres, Summary: "SIGKILL Patroni every 15 s, just under the start limit",
+			Do: script(`setsid sh -c 'while :; do kill -KILL "$(systemctl show -p MainPID --value patroni)"; sleep 15; done' >/dev/null 2>&1 </dev/null &
+echo $! >> /run/lab/pids`),
+			Undo: script(killLeftOvers),
+		},
+		{
+			Name: "rest-saturate", ID: "F17", Kind: stack.Postgres, Summary: "hundreds of slow clients on Patroni's REST port while its loop lives and the lease is renewed",
+			Do: saturate, Undo: script(killLeftOvers),
+		},
+		{
+			Name: "loop-stuck", ID: "F18", Kind: stack.Postgres, Summary: "Patroni's loop blocks for good in open(2) of its configuration while its REST threads live on",
+			Do: loopStuck,
+			// Any signal with a handler interrupts the open; Python then opens the path again, which is a file by now.
+			Undo: script(`p=$(mp); rm -f /run/lab/loop-stuck; [ "$p" = 0 ] || kill -HUP "$p"`),
+		},
+	}
+}
+
+const killLeftOvers = `[ -s /run/lab/pids ] && xargs -r kill -KILL < /run/lab/pids 2>/dev/null; rm -f /run/lab/pids`
+
+func unitFaults() []Fault {
+	return []Fault{
+		{
+			Name: "unit-stop", ID: "F07", Kind: stack.Postgres, Summary: "systemctl stop patroni: the operator's wish",
+			Do: script(`systemctl stop patroni`), Undo: script(`systemctl start patroni`),
+		},
+		{
+			Name: "unit-mask", ID: "F08", Kind: stack.Postgres, Summary: "systemctl mask --now patroni",
+			Do:   script(`systemctl mask -q --now patroni`),
+			Undo: script(`systemctl unmask -q patroni; systemctl start patroni`),
+		},
+		{
+			Name: "unit-disable", ID: "F08", Kind: stack.Postgres, Summary: "systemctl disable --now patroni",
+			Do: script(`systemctl disable -q --now patroni`), Undo: script(`systemctl enable -q --now patroni`),
+		},
+		{
+			Name: "dropin-killmode", ID: "F02", Kind: stack.Postgres, Summary: "the unit becomes a hand-written one without KillMode=process (FACTS.md §10)",
+			Do: script(`mkdir -p /etc/systemd/system/patroni.service.d
+printf '[Service]\nKillMode=control-group\n' > /etc/systemd/system/patroni.service.d/lab.conf
+systemctl daemon-reload`),
+			Undo: script(`rm -f /etc/systemd/system/patroni.service.d/lab.conf; systemctl daemon-reload`),
+		},
+		{
+			Name: "config-break", ID: "F13", Kind: stack.Postgres, Summary: "append a line that is no YAML to Patroni's configuration, without telling Patroni",
+			Do: script(`echo 'bad: [unclosed' >> /etc/patroni/config.yml`), Undo: script(restoreConfig),
+		},
+	}
+}
+
+const restoreConfig = `install -o postgres -g postgres -m 0640 /etc/lab/config.yml /etc/patroni/config.yml.new
+mv /etc/patroni/config.yml.new /etc/patroni/config.yml`
+
+func postgresFaults() []Fault {
+	return []Fault{
+		{
+			Name: "postmaster-kill", ID: "F19", Kind: stack.Postgres, Summary: "SIGKILL the postmaster",
+			Do: script(`kill -KILL "$(head -1 /var/lib/postgresql/17/patroni/postmaster.pid)"`),
+		},
+		{
+			Name: "backend-kill", ID: "F21", Kind: stack.Postgres, Summary: "SIGKILL one backend: every session is reset, the postmaster lives",
+			Do: script(`p=$(runuser -u postgres -- psql -XAt -c "SELECT pid FROM pg_stat_activity WHERE backend_type='client backend' AND pid<>pg_backend_pid() ORDER BY usename='app' DESC LIMIT 1")
+kill -KILL "$p"`),
+		},
+	}
+}
+
+func clusterFaults() []Fault {
+	return []Fault{
+		{
+			Name: "pause", ID: "F11", Kind: stack.Postgres, Summary: "pause the Patroni cluster",
+			Do: patch(`{"pause":true}`), Undo: patch(`{"pause":null}`),
+		},
+		{
+			Name: "leader-key-delete", ID: "F32", Kind: stack.Etcd, Summary: "delete the leader key; its holder takes it again within a second",
+			Do: script(`etcdctl del ` + stack.Namespace + `/` + stack.Scope + `/leader`),
+		},
+		{
+			Name: "etcd-kill", ID: "F38 F40", Kind: stack.Etcd, Summary: "SIGKILL an etcd member and keep it dead (two of them: quorum lost)",
+			Do:   steps(engine("update", "--restart=no", "CONTAINER"), engine("kill", "CONTAINER")),
+			Undo: steps(engine("start", "CONTAINER"), engine("update", "--restart=always", "CONTAINER")),
+		},
+		{
+			Name: "etcd-pause", ID: "F39", Kind: stack.Etcd, Summary: "freeze an etcd member",
+			Do: engine("pause", "CONTAINER"), Undo: engine("unpause", "CONTAINER"),
+		},
+		{
+			Name: "etcd-nospace", ID: "F41", Kind: stack.Etcd, Summary: "raise the NOSPACE alarm: leases are renewed, nothing can be written",
+			Do: script(`id=$(curl -sf -m 3 -X POST -d '{}' http://127.0.0.1:2379/v3/maintenance/status | sed -n 's/.*"member_id":"\([0-9]*\)".*/\1/p')
+curl -sf -m 3 -o /dev/null -X POST -d "{\"action\":\"ACTIVATE\",\"memberID\":\"$id\",\"alarm\":\"NOSPACE\"}" http://127.0.0.1:2379/v3/maintenance/alarm
+etcdctl alarm list | grep -q NOSPACE`),
+			Undo: script(`etcdctl alarm disarm`),
+		},
+	}
+}
+
+func networkFaults() []Fault {
+	return []Fault{
+		{
+			Name: "blackhole-etcd", ID: "F59", Kind: stack.Postgres, Summary: "the node loses etcd only",
+			Do:   etcdScript(`for a in "$@"; do ip route replace blackhole "$a/32"; done`),
+			Undo: etcdScript(`for a in "$@"; do ip route del blackhole "$a/32" || true; done`),
+		},
+		{
+			Name: "network-disconnect", ID: "F62", Kind: stack.Postgres, Summary: "the node loses its whole network",
+			Do: engine("network", "disconnect", "NETWORK", "CONTAINER"),
+			Undo: func(ctx context.Context, s *stack.Stack, n stack.Node) error {
+				return s.Connect(ctx, n)
+			},
+		},
+	}
+}
+
+// loopStuck makes Patroni's main thread sleep in open(2) of a FIFO that stands where its configuration was, and then
+// puts the configuration back, so that every other reader finds it whole. It returns only when the thread sleeps
+// there: the reload is taken up at the next turn of the loop.
+func loopStuck(ctx context.Context, s *stack.Stack, n stack.Node) error {
+	if err := script(`c=/etc/patroni/config.yml
+mkfifo -m 0600 "$c.fifo"; chown postgres:postgres "$c.fifo"
+cp -p "$c" "$c.whole"; mv "$c.fifo" "$c"; touch /run/lab/loop-stuck
+systemctl reload patroni`)(ctx, s, n); err != nil {
+		return err
+	}
+	// As the same user: the engine's containers may not look into other users' processes.
+	const wait = `p=$(systemctl show -p MainPID --value patroni.service)
+for i in $(seq 150); do case "$(cat /proc/$p/task/$p/wchan)" in *partner*|*fifo*) exit 0;; esac; sleep .2; done
+echo "main thread sleeps in: $(cat /proc/$p/task/$p/wchan)"; exit 1`
+	out, err := s.Docker(ctx, "exec", "-u", "postgres", s.Container(n), "sh", "-c", wait)
+	if back := script(`mv /etc/patroni/config.yml.whole /etc/patroni/config.yml`)(ctx, s, n); back != nil {
+		return back
+	}
+	if err != nil {
+		return fmt.Errorf("wait for the loop to block: %w: %s", err, out)
+	}
+	return nil
+}
+
+func saturate(ctx context.Context, s *stack.Stack, n stack.Node) error {
+	return script(`cat > /run/lab/saturate.py <<'PY'
+`+saturateScript+`PY
+setsid python3 /run/lab/saturate.py >/dev/null 2>&1 </dev/null &
+echo $! >> /run/lab/pids
+sleep 2`)(ctx, s, n)
+}

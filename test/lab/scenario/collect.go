@@ -1,0 +1,138 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/test/lab/docker"
+	"github.com/pgpatrol/pgpatrol/test/lab/record"
+	"github.com/pgpatrol/pgpatrol/test/lab/stack"
+)
+
+// collector runs the witnesses and keeps what they say. Each is one long-lived stream into a container, so that a
+// node which is cut from the network is still heard.
+type collector struct {
+	log *slog.Logger
+	tap func(record.Record) // called for every record, nil for none
+
+	mu   sync.Mutex // guards recs
+	recs []record.Record
+
+	streams []*docker.Stream
+	running sync.WaitGroup
+}
+
+// startCollector starts the writer in the HAProxy container and a watcher on every PostgreSQL node.
+func startCollector(ctx context.Context, s *stack.Stack, id string, log *slog.Logger, tap func(record.Record)) (*collector, error) {
+	c := &collector{log: log, tap: tap}
+	proxy := s.Proxy()
+	err := c.start(ctx, s, proxy, "root", stack.WitnessPath, "-node", proxy.Name, "-run", id,
+		"-etcd", strings.Join(s.EtcdURLs(), ","), "-leader-key", stack.Namespace+"/"+stack.Scope+"/leader", "write")
+	for _, n := range s.Of(stack.Postgres) {
+		if err == nil {
+			err = c.start(ctx, s, n, "postgres", stack.WitnessPath, "-node", n.Name, "watch")
+		}
+	}
+	if err != nil {
+		c.stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *collector) start(ctx context.Context, s *stack.Stack, n stack.Node, user string, argv ...string) error {
+	stream, err := s.Stream(ctx, n, user, argv...)
+	if err != nil {
+		return fmt.Errorf("start witness on %s: %w", n.Name, err)
+	}
+	c.streams = append(c.streams, stream)
+	c.running.Go(func() {
+		err := errors.Join(stream.Lines(c.line), stream.Wait())
+		if err != nil && ctx.Err() == nil {
+			// A container that is killed takes its witness along; judges see the silence.
+			c.log.Warn("witness ended", "node", n.Name, "err", err)
+		}
+	})
+	return nil
+}
+
+func (c *collector) line(text []byte) {
+	r, err := record.Parse(text)
+	if err != nil {
+		c.log.Warn("witness said something unreadable", "err", err)
+		return
+	}
+	c.add(r)
+}
+
+func (c *collector) add(r record.Record) {
+	c.mu.Lock()
+	c.recs = append(c.recs, r)
+	c.mu.Unlock()
+	if c.tap != nil {
+		c.tap(r)
+	}
+}
+
+func (c *collector) mark(name, text string) time.Time {
+	now := time.Now().UTC()
+	c.add(record.Record{At: now, Node: "lab", Mark: &record.Mark{Name: name, Text: text}})
+	return now
+}
+
+// records returns a copy of what was said so far, in the order of time.
+func (c *collector) records() []record.Record {
+	c.mu.Lock()
+	recs := slices.Clone(c.recs)
+	c.mu.Unlock()
+	slices.SortStableFunc(recs, func(a, b record.Record) int { return a.At.Compare(b.At) })
+	return recs
+}
+
+// ready reports whether the writer and every watcher were heard.
+func (c *collector) ready() bool {
+	heard := map[string]bool{}
+	for _, r := range c.records() {
+		if r.Beat != nil && r.Beat.Acknowledged > 0 || r.PG != nil && r.PG.Answered {
+			heard[r.Node] = true
+		}
+	}
+	return len(heard) == 4
+}
+
+// stop tells the witnesses to end and waits for them; the writer counts its lost writes meanwhile.
+func (c *collector) stop() {
+	for _, s := range c.streams {
+		s.CloseInput()
+	}
+	c.running.Wait()
+}
+
+// journalRecords turns an agent's journal into records. Lines that cannot be read count as an intent of unknown
+// content: a judge must not take them for nothing.
+func journalRecords(node string, text []byte, at time.Time) []record.Record {
+	var out []record.Record
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 {
+			continue
+		}
+		var head struct {
+			Kind string `json:"kind"`
+		}
+		j := &record.Journal{Kind: "intent", Line: json.RawMessage(`"unreadable"`)}
+		if err := json.Unmarshal(line, &head); err == nil && json.Valid(line) {
+			j = &record.Journal{Kind: head.Kind, Line: bytes.Clone(line)}
+		}
+		out = append(out, record.Record{At: at, Node: node, Journal: j})
+	}
+	return out
+}
