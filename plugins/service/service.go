@@ -22,6 +22,8 @@ var (
 	// ErrChanged says that the unit is not the one that was observed any more (another main process or invocation),
 	// so nothing was done.
 	ErrChanged = errors.New("unit changed since it was observed")
+	// ErrBusy says that a job of somebody else is in progress on the unit (FAULTS.md F09), so nothing was done.
+	ErrBusy = errors.New("another job is in progress for the unit")
 )
 
 // Manager controls the units of one service manager on this machine.
@@ -33,7 +35,9 @@ type Manager interface {
 	// Status reads what the manager knows of the unit now. A unit that is not loaded gives ErrNotFound.
 	Status(ctx context.Context, unit string) (Status, error)
 	// Start starts the unit and returns when the manager has finished its job, whatever came of the service later.
-	// It clears a start limit first only if the manager needs it ([Status.State] was StateFailed).
+	// It clears a start limit first only if the manager needs it ([Status.State] was StateFailed). It never replaces a
+	// job of somebody else: a start in progress is waited for, any other job gives ErrBusy. When ctx ends first, the
+	// error wraps ctx's and the job goes on.
 	Start(ctx context.Context, unit string) error
 	// KillMain sends SIGKILL to the main process of the unit and to no other process. It returns ErrChanged, having
 	// done nothing, unless the unit's main process and invocation are still those of want.
@@ -136,6 +140,8 @@ type Status struct {
 	Job            string        `json:"job,omitempty"`              // type of the job in progress, empty if none
 	Enablement     string        `json:"enablement,omitempty"`       // enabled, disabled, masked, static, ...
 	Masked         bool          `json:"masked,omitempty"`           // the unit's load state is masked
+	LoadError      string        `json:"load_error,omitempty"`       // why the definition is unusable, e.g. bad-setting: it would not start again
+	Halted         bool          `json:"halted,omitempty"`           // failed, and only a stop by somebody explains why it is not restarted
 	MainPID        int           `json:"main_pid,omitempty"`         // 0 if there is no main process
 	InvocationID   string        `json:"invocation_id,omitempty"`    // changes with every start (systemd: hex)
 	Restarts       int           `json:"restarts"`                   // automatic restarts since it was last started by a job
@@ -152,7 +158,8 @@ type Status struct {
 
 // Intent tells a crash from a stop by a person. The rules are those of FACTS.md §9 for systemd: a pending job is
 // somebody at work; masked and disabled are explicit; inactive without failure was a stop. A failed unit was not
-// stopped by anybody, so its intent is to run.
+// stopped by anybody, so its intent is to run, unless [Status.Halted] says otherwise: a service that exits with an error
+// when it is asked to stop ends up failed as well.
 func (s Status) Intent() Intent {
 	switch {
 	case s.Masked || s.Enablement == "masked" || s.Enablement == "masked-runtime":
@@ -161,7 +168,7 @@ func (s Status) Intent() Intent {
 		return IntentBusy
 	case s.Enablement == "disabled" && s.State != StateRunning:
 		return IntentDisabled
-	case s.State == StateStopped:
+	case s.State == StateStopped, s.State == StateFailed && s.Halted:
 		return IntentStopped
 	case s.State == StateUnknown:
 		return IntentUnknown
@@ -173,11 +180,33 @@ func (s Status) Intent() Intent {
 // PostgreSQL running under a killed Patroni (FACTS.md §3.1).
 func (s Status) SparesChildren() bool { return s.KillMode == "process" || s.KillMode == "none" }
 
-// RestartsOnKill reports whether the manager starts the unit again after its main process died of SIGKILL.
+// RestartsOnKill reports whether the manager starts the unit again after its main process died of SIGKILL. A unit that
+// was masked, or whose definition broke, while it ran is not started again whatever Restart says (systemd 257: it goes
+// straight to failed).
 func (s Status) RestartsOnKill() bool {
+	return s.RestartsAfter("signal") && !s.Masked && s.LoadError == ""
+}
+
+// RestartsAfter reports whether the Restart policy covers a run that ended with the given [Status.Result], by the
+// table in systemd.service(5). It says nothing of start limits.
+func (s Status) RestartsAfter(result string) bool {
+	switch result {
+	case "exec-condition", "start-limit-hit":
+		return false
+	}
 	switch s.Restart {
-	case "always", "on-failure", "on-abnormal", "on-abort":
+	case "always":
 		return true
+	case "on-success":
+		return result == "success"
+	case "on-failure":
+		return result != "success"
+	case "on-abnormal":
+		return result != "success" && result != "exit-code"
+	case "on-abort":
+		return result == "signal" || result == "core-dump"
+	case "on-watchdog":
+		return result == "watchdog"
 	}
 	return false
 }

@@ -1,0 +1,103 @@
+package service
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestIntent(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		in   Status
+		want Intent
+	}{
+		{"nothing known", Status{}, IntentUnknown},
+		{"running", Status{State: StateRunning, Enablement: "enabled"}, IntentRun},
+		{"running though disabled", Status{State: StateRunning, Enablement: "disabled"}, IntentRun},
+		{"stopped", Status{State: StateStopped, Enablement: "enabled"}, IntentStopped},
+		{"crashed", Status{State: StateFailed, Enablement: "enabled", Result: "signal"}, IntentRun},
+		{"stopped but exited with an error", Status{State: StateFailed, Result: "exit-code", Halted: true}, IntentStopped},
+		{"waiting for its restart", Status{State: StateRestarting}, IntentRun},
+		{"stopping", Status{State: StateStopping}, IntentBusy},
+		{"job pending", Status{State: StateRunning, Job: "reload"}, IntentBusy},
+		{"disabled and failed", Status{State: StateFailed, Enablement: "disabled"}, IntentDisabled},
+		{"masked while running", Status{State: StateRunning, Masked: true}, IntentMasked},
+		{"masked until reboot", Status{State: StateStopped, Enablement: "masked-runtime"}, IntentMasked},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := tc.in.Intent(); got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+// The table of systemd.service(5), "Exit causes and the effect of the Restart= settings".
+func TestRestartsAfter(t *testing.T) {
+	results := []string{"success", "exit-code", "signal", "core-dump", "timeout", "watchdog", "oom-kill", "start-limit-hit"}
+	want := map[string]string{
+		"":            "",
+		"no":          "",
+		"always":      "success exit-code signal core-dump timeout watchdog oom-kill",
+		"on-success":  "success",
+		"on-failure":  "exit-code signal core-dump timeout watchdog oom-kill",
+		"on-abnormal": "signal core-dump timeout watchdog oom-kill",
+		"on-abort":    "signal core-dump",
+		"on-watchdog": "watchdog",
+	}
+	got := map[string]string{}
+	for policy := range want {
+		var covered string
+		for _, r := range results {
+			if (Status{Restart: policy}).RestartsAfter(r) {
+				covered += " " + r
+			}
+		}
+		if covered != "" {
+			covered = covered[1:]
+		}
+		got[policy] = covered
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRestartsOnKill(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		in   Status
+		want bool
+	}{
+		{"on-failure", Status{Restart: "on-failure"}, true},
+		{"no", Status{Restart: "no"}, false},
+		{"on-success", Status{Restart: "on-success"}, false},
+		{"masked while it ran", Status{Restart: "always", Masked: true}, false},
+		{"definition broke while it ran", Status{Restart: "always", LoadError: "bad-setting"}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := tc.in.RestartsOnKill(); got != tc.want {
+				t.Errorf("got %v, want %v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestState_Text(t *testing.T) {
+	for s := StateUnknown; s <= StateFailed; s++ {
+		b, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got State
+		if err := json.Unmarshal(b, &got); err != nil || got != s {
+			t.Errorf("%s: got %v, %v", b, got, err)
+		}
+	}
+	got := StateRunning
+	if err := got.UnmarshalText([]byte("dancing")); err != nil || got != StateUnknown {
+		t.Errorf("an unknown word gave %v, %v", got, err)
+	}
+}
