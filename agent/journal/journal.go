@@ -1,0 +1,250 @@
+// Package journal is the agent's memory on disk: an append-only file of findings, plans, intents and results.
+//
+// It owns the state directory: the files, their checksums, their rotation, and the lock that keeps a second agent out
+// (FAULTS.md F103). It promises that a record whose Append returned nil is on the medium and is read back after any
+// crash; that a crash in the middle of a write costs that record and no other; that attempts of the last 24 hours are
+// remembered across restarts, boots and rotation (FAULTS.md S26); and that a journal that cannot be trusted or written
+// says so in Healthy, whereupon the agent must only observe (FAULTS.md F104k). It deliberately does not decide what is
+// worth recording, and it never repairs anything but the end of a file that a crash cut short.
+//
+//	journal.3.jsonl   journal.2.jsonl   journal.1.jsonl   journal.jsonl   lock   journal.torn
+//	oldest, next to go                                    written to             what a crash cut short
+//
+// Every line is one JSON object that ends with the checksum of the bytes before it. Sequence numbers have no gaps, so
+// that a line that was taken out is noticed as well as one that was changed.
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+)
+
+// Sentinel errors. Compare with errors.Is.
+var (
+	// ErrLocked says that another agent uses the state directory.
+	ErrLocked = errors.New("another agent uses this state directory")
+	// ErrCorrupt says that a record in the middle is damaged or missing. Nothing is written until a person has moved the
+	// files away, because what was spent of the budgets is not known.
+	ErrCorrupt = errors.New("journal is corrupt")
+	// ErrNewer says that a newer version of pgpatrol has written to the journal. It can be read, not written.
+	ErrNewer = errors.New("journal was written by a newer version")
+	// ErrClosed says that the journal was closed.
+	ErrClosed = errors.New("journal is closed")
+	// ErrUnknownAttempt says that no intent of that attempt is in the journal.
+	ErrUnknownAttempt = errors.New("no such intent in the journal")
+)
+
+const (
+	currentName = "journal.jsonl"
+	tornName    = "journal.torn"
+	lockName    = "lock"
+
+	defaultMaxBytes = 8 << 20
+	defaultKeep     = 3
+)
+
+func rotatedName(i int) string { return fmt.Sprintf("journal.%d.jsonl", i) }
+
+// Deps is what a journal needs from its surroundings.
+type Deps struct {
+	Now    func() node.Instant // time since boot
+	Wall   func() time.Time    // for people, and for the age of attempts of earlier boots
+	BootID string
+
+	MaxBytes int64 // size at which the file is rotated, 8 MiB if zero
+	Keep     int   // rotated files that are kept, 3 if zero
+}
+
+// file is what the journal needs of the file that it writes to.
+type file interface {
+	WriteAt(p []byte, off int64) (int, error)
+	Truncate(size int64) error
+	Close() error
+	datasync() error
+}
+
+type osFile struct{ *os.File }
+
+func (f osFile) datasync() error { return datasync(f.File) }
+
+// Journal is an open journal. All methods are safe for concurrent use.
+type Journal struct {
+	deps     Deps
+	dir      *directory
+	maxBytes int64
+	keep     int
+	create   func() (file, error) // opens the current file, creating it if necessary
+
+	mu     sync.Mutex // guards all below
+	lock   *os.File
+	file   file   // nil while the current file has to be created
+	size   int64  // where the next record belongs
+	base   int64  // of size, what the carry at the beginning takes
+	dirty  bool   // bytes beyond size may exist
+	seq    uint64 // of the last record
+	ledger ledger
+	refuse error // why nothing may be written, for good
+	broken error // why the last append failed
+}
+
+// Open locks the state directory, reads what is there and prepares for writing. A last line that a crash cut short is
+// moved to journal.torn and a record says so. It returns ErrLocked if another agent holds the directory. A journal that
+// is corrupt or newer opens all the same: it can be read, while Healthy and Append return ErrCorrupt or ErrNewer.
+func Open(path string, d Deps) (*Journal, error) {
+	dir, err := openDir(path)
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{deps: d, dir: dir, maxBytes: d.MaxBytes, keep: d.Keep}
+	if j.maxBytes <= 0 {
+		j.maxBytes = defaultMaxBytes
+	}
+	if j.keep <= 0 {
+		j.keep = defaultKeep
+	}
+	j.create = func() (file, error) {
+		f, err := dir.open(currentName, unix.O_RDWR|unix.O_CREAT)
+		if err != nil {
+			return nil, err
+		}
+		if err := dir.sync(); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		return osFile{f}, nil
+	}
+	if j.lock, err = dir.lock(); err != nil {
+		return nil, errors.Join(err, dir.f.Close())
+	}
+	if err := j.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open journal: %w", err), j.Close())
+	}
+	return j, nil
+}
+
+// start replays and, if the journal may be written to, opens the current file and cuts off a torn end.
+func (j *Journal) start() error {
+	torn, err := j.replay()
+	if err != nil || j.refuse != nil {
+		return err
+	}
+	j.dirty = torn > 0
+	if j.file, err = j.create(); err != nil {
+		j.file, j.broken = nil, err
+		return nil
+	}
+	if torn == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("the last record was cut short by a crash: %d bytes at byte %d were moved to %s", torn, j.size, tornName)
+	if err := j.setAside(torn); err != nil {
+		text = fmt.Sprintf("the last record was cut short by a crash: %d bytes at byte %d were removed, keeping them failed: %v", torn, j.size, err)
+	}
+	_, err = j.append(Record{Kind: KindRepair, Text: text})
+	j.broken = err
+	return nil
+}
+
+// Close releases the state directory. Closing twice does nothing.
+func (j *Journal) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.lock == nil {
+		return nil
+	}
+	var err error
+	if j.file != nil {
+		err = j.file.Close()
+	}
+	err = errors.Join(err, j.dir.f.Close(), j.lock.Close())
+	j.file, j.lock, j.refuse = nil, nil, ErrClosed
+	return err
+}
+
+// Healthy returns nil if the last append worked and the next one may be tried, and else why not: an error of the disk,
+// ErrCorrupt, ErrNewer or ErrClosed.
+func (j *Journal) Healthy() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.health()
+}
+
+func (j *Journal) health() error {
+	if j.refuse != nil {
+		return j.refuse
+	}
+	return j.broken
+}
+
+// Append stamps the record, writes it and makes it durable. If it returns an error the record does not exist, whatever
+// part of it reached the disk. It returns the record's sequence number.
+func (j *Journal) Append(r Record) (uint64, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.refuse != nil {
+		return 0, j.refuse
+	}
+	stamped, err := j.append(r)
+	j.broken = err
+	return stamped.Seq, err
+}
+
+// Intent records that the action is about to be carried out and returns the attempt that this begins. After an error
+// the action must not be carried out.
+func (j *Journal) Intent(a node.Action) (node.Attempt, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.refuse != nil {
+		return node.Attempt{}, j.refuse
+	}
+	r, err := j.append(Record{Kind: KindIntent, Action: &a})
+	j.broken = err
+	if err != nil {
+		return node.Attempt{}, fmt.Errorf("record intent: %w", err)
+	}
+	return attemptOf(r), nil
+}
+
+// Result records how the attempt ended; text says what went wrong, if anything did. It returns ErrUnknownAttempt for an
+// attempt that no intent in this journal began.
+func (j *Journal) Result(a node.Attempt, r node.AttemptResult, text string, evidence map[string]string) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.refuse != nil {
+		return j.refuse
+	}
+	e := j.ledger.match(a)
+	if e == nil {
+		return fmt.Errorf("record result of action %q: %w", a.ActionID, ErrUnknownAttempt)
+	}
+	_, err := j.append(Record{Kind: KindResult, Result: &Result{
+		Intent: e.Intent, ActionID: a.ActionID, Result: r, Error: text, Evidence: evidence,
+	}})
+	j.broken = err
+	if err != nil {
+		return fmt.Errorf("record result: %w", err)
+	}
+	return nil
+}
+
+// Attempts returns the attempts of the last 24 hours, of all boots, at most 1000, newest last.
+func (j *Journal) Attempts() []node.Attempt {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.ledger.trim(j.deps.BootID, j.deps.Now(), j.deps.Wall())
+	return j.ledger.attempts(func(node.Attempt) bool { return true })
+}
+
+// Unresolved returns the attempts without a result, of all boots: the agent ended, or the disk failed, before one could
+// be recorded.
+func (j *Journal) Unresolved() []node.Attempt {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.ledger.attempts(func(a node.Attempt) bool { return !a.Done })
+}
