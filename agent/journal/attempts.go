@@ -20,13 +20,13 @@ type ledger struct {
 // add takes one record into account.
 func (l *ledger) add(r Record) {
 	switch {
-	case r.Kind == KindIntent && r.Action != nil:
+	case r.Kind == Intent && r.Action != nil:
 		l.entries = append(l.entries, Carried{Intent: r.Seq, Wall: r.Wall, Attempt: attemptOf(r)})
-	case r.Kind == KindResult && r.Result != nil:
+	case r.Kind == Result && r.Result != nil:
 		if e := l.find(r.Result.Intent); e != nil {
 			e.Attempt.Done, e.Attempt.Result = true, r.Result.Result
 		}
-	case r.Kind == KindCarry:
+	case r.Kind == Carry:
 		for _, c := range r.Carried {
 			if l.find(c.Intent) == nil {
 				l.entries = append(l.entries, c)

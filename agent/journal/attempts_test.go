@@ -156,7 +156,7 @@ func TestRotation_KeepsTheNewestAndEveryAttempt(t *testing.T) {
 	if diff := cmp.Diff(want, ids(j.Attempts())); diff != "" {
 		t.Errorf("attempts after reopening (-want +got):\n%s", diff)
 	}
-	rs := records(t, j, Query{Kinds: []Kind{KindConfig}})
+	rs := records(t, j, Query{Kinds: []Kind{Config}})
 	if got := rs[len(rs)-1]; got.Text != "noise 199" || got.Seq != last {
 		t.Errorf("newest = %d %q", got.Seq, got.Text)
 	}
@@ -210,7 +210,7 @@ func TestRotation_DiskFullKeepsTheCarry(t *testing.T) {
 	full = true
 	failed := 0
 	for range 100 {
-		if _, err := j.Append(Record{Kind: KindConfig, Text: "noise"}); err != nil {
+		if _, err := j.Append(Record{Kind: Config, Text: "noise"}); err != nil {
 			failed++
 			if j.Healthy() == nil {
 				t.Fatal("healthy after a failed append")

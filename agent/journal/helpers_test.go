@@ -57,7 +57,7 @@ func closeJournal(t testing.TB, j *Journal) {
 
 func say(t testing.TB, j *Journal, text string) uint64 {
 	t.Helper()
-	seq, err := j.Append(Record{Kind: KindConfig, Text: text})
+	seq, err := j.Append(Record{Kind: Config, Text: text})
 	if err != nil {
 		t.Fatalf("Append: %v", err)
 	}

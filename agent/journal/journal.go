@@ -146,7 +146,7 @@ func (j *Journal) start() error {
 	if err := j.setAside(torn); err != nil {
 		text = fmt.Sprintf("the last record was cut short by a crash: %d bytes at byte %d were removed, keeping them failed: %v", torn, j.size, err)
 	}
-	_, err = j.append(Record{Kind: KindRepair, Text: text})
+	_, err = j.append(Record{Kind: Repair, Text: text})
 	j.broken = err
 	return nil
 }
@@ -203,7 +203,7 @@ func (j *Journal) Intent(a node.Action) (node.Attempt, error) {
 	if j.refuse != nil {
 		return node.Attempt{}, j.refuse
 	}
-	r, err := j.append(Record{Kind: KindIntent, Action: &a})
+	r, err := j.append(Record{Kind: Intent, Action: &a})
 	j.broken = err
 	if err != nil {
 		return node.Attempt{}, fmt.Errorf("record intent: %w", err)
@@ -223,7 +223,7 @@ func (j *Journal) Result(a node.Attempt, r node.AttemptResult, text string, evid
 	if e == nil {
 		return fmt.Errorf("record result of action %q: %w", a.ActionID, ErrUnknownAttempt)
 	}
-	_, err := j.append(Record{Kind: KindResult, Result: &Result{
+	_, err := j.append(Record{Kind: Result, Result: &Outcome{
 		Intent: e.Intent, ActionID: a.ActionID, Result: r, Error: text, Evidence: evidence,
 	}})
 	j.broken = err

@@ -18,10 +18,10 @@ func TestOpen_ReplaysWhatWasAppended(t *testing.T) {
 	w, dir := newWorld(), stateDir(t)
 	j := open(t, dir, w.deps())
 	finding := &node.Finding{Code: node.PatroniHung, Severity: node.Page, Subject: "patroni", Text: "a\x00\u009b31m\n"}
-	if _, err := j.Append(Record{Kind: KindFinding, Finding: finding}); err != nil {
+	if _, err := j.Append(Record{Kind: Finding, Finding: finding}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := j.Append(Record{Kind: KindPlan, Plan: &node.Plan{At: 5, Summary: "nothing is to be done"}}); err != nil {
+	if _, err := j.Append(Record{Kind: Plan, Plan: &node.Plan{At: 5, Summary: "nothing is to be done"}}); err != nil {
 		t.Fatal(err)
 	}
 	a := intend(t, j, "act-1")
@@ -128,7 +128,7 @@ func TestOpen_CrashAtEveryByteOfTheLastRecord(t *testing.T) {
 		at := filepath.Join(t.TempDir(), "state")
 		writeCurrent(t, at, whole[:cut])
 		j := open(t, at, w.deps())
-		got := texts(records(t, j, Query{Kinds: []Kind{KindConfig}}))
+		got := texts(records(t, j, Query{Kinds: []Kind{Config}}))
 		if diff := cmp.Diff([]string{"first", "second"}, got); diff != "" {
 			t.Fatalf("cut at %d: %s", cut, diff)
 		}
@@ -136,7 +136,7 @@ func TestOpen_CrashAtEveryByteOfTheLastRecord(t *testing.T) {
 			t.Fatalf("cut at %d: %d attempts, want %d", cut, got, want)
 		}
 		torn := cut > before && cut < len(whole)
-		if got := len(records(t, j, Query{Kinds: []Kind{KindRepair}})) == 1; got != torn {
+		if got := len(records(t, j, Query{Kinds: []Kind{Repair}})) == 1; got != torn {
 			t.Fatalf("cut at %d: repair recorded = %v, want %v", cut, got, torn)
 		}
 		if torn {
@@ -169,7 +169,7 @@ func TestOpen_LastRecordWithAHole(t *testing.T) {
 	if err := j.Healthy(); err != nil {
 		t.Fatalf("Healthy: %v", err)
 	}
-	if got := texts(records(t, j, Query{Kinds: []Kind{KindConfig}})); len(got) != 1 || got[0] != "first" {
+	if got := texts(records(t, j, Query{Kinds: []Kind{Config}})); len(got) != 1 || got[0] != "first" {
 		t.Errorf("records = %q", got)
 	}
 }
@@ -230,7 +230,7 @@ func TestOpen_NewerVersionIsReadOnly(t *testing.T) {
 	if err := j.Healthy(); !errors.Is(err, ErrNewer) {
 		t.Fatalf("Healthy = %v, want ErrNewer", err)
 	}
-	if _, err := j.Append(Record{Kind: KindStart}); !errors.Is(err, ErrNewer) {
+	if _, err := j.Append(Record{Kind: Start}); !errors.Is(err, ErrNewer) {
 		t.Errorf("Append = %v, want ErrNewer", err)
 	}
 	if got := texts(records(t, j, Query{})); len(got) != 2 || got[1] != "new" {
@@ -291,10 +291,10 @@ func TestAppend_RefusesWhatCannotBeReadBack(t *testing.T) {
 	for name, r := range map[string]Record{
 		"no kind":               {Text: "x"},
 		"unknown kind":          {Kind: "gossip"},
-		"intent without action": {Kind: KindIntent},
-		"result without intent": {Kind: KindResult, Result: &Result{Result: node.ResultFailed}},
-		"result without result": {Kind: KindResult, Result: &Result{Intent: 1}},
-		"too long":              {Kind: KindConfig, Text: strings.Repeat("x", maxLine)},
+		"intent without action": {Kind: Intent},
+		"result without intent": {Kind: Result, Result: &Outcome{Result: node.ResultFailed}},
+		"result without result": {Kind: Result, Result: &Outcome{Intent: 1}},
+		"too long":              {Kind: Config, Text: strings.Repeat("x", maxLine)},
 	} {
 		if _, err := j.Append(r); err == nil {
 			t.Errorf("%s: accepted", name)
@@ -309,7 +309,7 @@ func TestClose_Twice(t *testing.T) {
 	j := open(t, stateDir(t), newWorld().deps())
 	closeJournal(t, j)
 	closeJournal(t, j)
-	if _, err := j.Append(Record{Kind: KindStop}); !errors.Is(err, ErrClosed) {
+	if _, err := j.Append(Record{Kind: Stop}); !errors.Is(err, ErrClosed) {
 		t.Errorf("Append = %v, want ErrClosed", err)
 	}
 	if _, err := j.Records(Query{}); !errors.Is(err, ErrClosed) {
@@ -325,7 +325,7 @@ func TestRecords_Query(t *testing.T) {
 	for i := range 6 {
 		say(t, j, fmt.Sprint("c", i))
 		if i%2 == 0 {
-			if _, err := j.Append(Record{Kind: KindStart, Text: fmt.Sprint("s", i)}); err != nil {
+			if _, err := j.Append(Record{Kind: Start, Text: fmt.Sprint("s", i)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -336,10 +336,10 @@ func TestRecords_Query(t *testing.T) {
 	}{
 		"all":                {Query{}, []string{"c0", "s0", "c1", "c2", "s2", "c3", "c4", "s4", "c5"}},
 		"newest two":         {Query{Limit: 2}, []string{"s4", "c5"}},
-		"newest of one kind": {Query{Limit: 2, Kinds: []Kind{KindStart}}, []string{"s2", "s4"}},
+		"newest of one kind": {Query{Limit: 2, Kinds: []Kind{Start}}, []string{"s2", "s4"}},
 		"since":              {Query{Since: 7}, []string{"s4", "c5"}},
 		"since and limit":    {Query{Since: 2, Limit: 1}, []string{"c5"}},
-		"kind without any":   {Query{Kinds: []Kind{KindStop}}, nil},
+		"kind without any":   {Query{Kinds: []Kind{Stop}}, nil},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -367,7 +367,7 @@ func TestJournal_ConcurrentUse(t *testing.T) {
 		go func() {
 			var err error
 			for range 25 {
-				_, e := j.Append(Record{Kind: KindConfig, Text: "x"})
+				_, e := j.Append(Record{Kind: Config, Text: "x"})
 				_, e2 := j.Records(Query{Limit: 3})
 				err = errors.Join(err, e, e2, j.Healthy())
 			}

@@ -25,22 +25,22 @@ type Kind string
 
 // Kinds of records.
 const (
-	KindStart   Kind = "start"   // the agent started
-	KindStop    Kind = "stop"    // the agent stopped in an orderly way
-	KindFinding Kind = "finding" // a condition was diagnosed, or its severity or text changed
-	KindCleared Kind = "cleared" // a condition ended
-	KindPlan    Kind = "plan"    // what is allowed or refused changed
-	KindIntent  Kind = "intent"  // an action is about to be carried out
-	KindResult  Kind = "result"  // how an intent ended
-	KindConfig  Kind = "config"  // a configuration came into force or was refused
-	KindRepair  Kind = "repair"  // the journal itself was repaired
-	KindCarry   Kind = "carry"   // attempts carried over from files that rotation may delete
+	Start   Kind = "start"   // the agent started
+	Stop    Kind = "stop"    // the agent stopped in an orderly way
+	Finding Kind = "finding" // a condition was diagnosed, or its severity or text changed
+	Cleared Kind = "cleared" // a condition ended
+	Plan    Kind = "plan"    // what is allowed or refused changed
+	Intent  Kind = "intent"  // an action is about to be carried out
+	Result  Kind = "result"  // how an intent ended
+	Config  Kind = "config"  // a configuration came into force or was refused
+	Repair  Kind = "repair"  // the journal itself was repaired
+	Carry   Kind = "carry"   // attempts carried over from files that rotation may delete
 )
 
 // Valid reports whether this version knows the kind.
 func (k Kind) Valid() bool {
 	switch k {
-	case KindStart, KindStop, KindFinding, KindCleared, KindPlan, KindIntent, KindResult, KindConfig, KindRepair, KindCarry:
+	case Start, Stop, Finding, Cleared, Plan, Intent, Result, Config, Repair, Carry:
 		return true
 	}
 	return false
@@ -57,14 +57,14 @@ type Record struct {
 	Finding *node.Finding `json:"finding,omitempty"`
 	Plan    *node.Plan    `json:"plan,omitempty"`
 	Action  *node.Action  `json:"action,omitempty"` // of an intent
-	Result  *Result       `json:"result,omitempty"`
+	Result  *Outcome      `json:"result,omitempty"`
 	Text    string        `json:"text,omitempty"`
 	Carried []Carried     `json:"carried,omitempty"`
 }
 
-// Result says how the intent with that sequence number ended. An intent may have two: executed, then verified or
+// Outcome says how the intent with that sequence number ended. An intent may have two: executed, then verified or
 // unverified.
-type Result struct {
+type Outcome struct {
 	Intent   uint64             `json:"intent"`
 	ActionID string             `json:"action_id"`
 	Result   node.AttemptResult `json:"result"`
@@ -113,9 +113,9 @@ func check(r Record) error {
 	switch {
 	case !r.Kind.Valid():
 		return fmt.Errorf("encode record: unknown kind %q", r.Kind)
-	case r.Kind == KindIntent && r.Action == nil:
+	case r.Kind == Intent && r.Action == nil:
 		return errors.New("encode intent record: it names no action")
-	case r.Kind == KindResult && (r.Result == nil || r.Result.Intent == 0 || r.Result.Result == ""):
+	case r.Kind == Result && (r.Result == nil || r.Result.Intent == 0 || r.Result.Result == ""):
 		return errors.New("encode result record: it names no intent or no result")
 	}
 	return nil

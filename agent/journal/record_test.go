@@ -12,11 +12,11 @@ import (
 func sample() Record {
 	a := action("act-1")
 	w := newWorld()
-	return Record{Version: 1, Seq: 7, Wall: w.wall, BootID: "boot-1", At: w.now, Kind: KindIntent, Action: &a}
+	return Record{Version: 1, Seq: 7, Wall: w.wall, BootID: "boot-1", At: w.now, Kind: Intent, Action: &a}
 }
 
 func TestEncode_Golden(t *testing.T) {
-	got, err := encode(Record{Version: 1, Seq: 3, Wall: newWorld().wall, BootID: "b", At: 5, Kind: KindResult, Result: &Result{
+	got, err := encode(Record{Version: 1, Seq: 3, Wall: newWorld().wall, BootID: "b", At: 5, Kind: Result, Result: &Outcome{
 		Intent: 2, ActionID: "act-1", Result: node.ResultExecuted, Evidence: map[string]string{"invocation_after": "b2"},
 	}})
 	if err != nil {

@@ -119,7 +119,7 @@ func (j *Journal) carry() error {
 	if len(j.ledger.entries) == 0 {
 		return nil
 	}
-	r := j.stamp(Record{Kind: KindCarry, Carried: slices.Clone(j.ledger.entries)})
+	r := j.stamp(Record{Kind: Carry, Carried: slices.Clone(j.ledger.entries)})
 	b, err := encode(r)
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func (q Query) match(r Record) bool {
 		return false
 	}
 	if len(q.Kinds) == 0 {
-		return r.Kind != KindCarry
+		return r.Kind != Carry
 	}
 	return slices.Contains(q.Kinds, r.Kind)
 }
