@@ -33,12 +33,18 @@ func root() *cobra.Command {
 	cmd.PersistentFlags().StringVar(&o.stack, "stack", "lab", "name of the stack; several can run side by side")
 	cmd.PersistentFlags().StringVar(&o.timings, "timings", "default", "Patroni's timings: default (30/10/10) or fast (20/2/3)")
 	cmd.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
-	cmd.AddCommand(upCommand(o), downCommand(o), statusCommand(o))
+	cmd.AddCommand(upCommand(o), downCommand(o), statusCommand(o), settleCommand(o), agentsCommand(o),
+		faultsCommand(o), injectCommand(o), runCommand(o), witnessCommand(o), execCommand(o), logsCommand(o))
 	return cmd
 }
 
 func (o *options) log() *slog.Logger {
-	return slog.New(tint.NewHandler(os.Stderr, &tint.Options{TimeFormat: "15:04:05"}))
+	return slog.New(tint.NewHandler(os.Stderr, &tint.Options{TimeFormat: "15:04:05", NoColor: !terminal(os.Stderr)}))
+}
+
+func terminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 func upCommand(o *options) *cobra.Command {

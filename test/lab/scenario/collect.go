@@ -136,3 +136,15 @@ func journalRecords(node string, text []byte, at time.Time) []record.Record {
 	}
 	return out
 }
+
+// Witness writes and watches until the context ends, and hands every record to f, from several goroutines.
+func Witness(ctx context.Context, s *stack.Stack, log *slog.Logger, f func(record.Record)) error {
+	// The streams must outlive the context: they are told to end, and count what was lost.
+	c, err := startCollector(context.WithoutCancel(ctx), s, fmt.Sprintf("witness-%d", time.Now().UnixNano()), log, f)
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	c.stop()
+	return nil
+}

@@ -2,28 +2,239 @@ package stack
 
 import (
 	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
 
-// AgentNodes lists the nodes that an agent runs on.
-func (s *Stack) AgentNodes() []Node { return append(s.Of(Postgres), s.Proxy()) }
+//go:embed files/agent.yaml.tmpl
+var agentText string
 
-// StopAgents stops the agents that are installed. Nodes without one are left alone.
-func (s *Stack) StopAgents(ctx context.Context) error {
-	return s.eachAgent(ctx, "stop", `[ ! -e /etc/pgpatrol/pgpatrol.yaml ] || systemctl stop pgpatrol.service`)
+// Where an installed agent keeps its things, the same on every machine of a user.
+const (
+	AgentBinary  = "/usr/bin/pgpatrol"
+	AgentConfig  = "/etc/pgpatrol/pgpatrol.yaml"
+	AgentJournal = "/var/lib/pgpatrol/journal.jsonl"
+)
+
+// AgentOptions say how agents are installed.
+type AgentOptions struct {
+	Binary string            // a static Linux binary; built from ./cmd/pgpatrol where empty
+	Tags   string            // build tags, for example "failpoint"
+	Policy map[string]string // by action class; what is not named: revive auto, expedite off, the rest observe
+	Extra  string            // YAML lines appended to every configuration
+	Env    map[string]string // environment of the service, for failpoints
+	Nodes  []string          // nodes to start an agent on; all where empty
+	Ready  time.Duration     // how long to wait for the agents' sockets; 30 s where zero
 }
 
-func (s *Stack) eachAgent(ctx context.Context, verb, script string) error {
+// AgentNodes lists the nodes that an agent can run on.
+func (s *Stack) AgentNodes() []Node { return append(s.Of(Postgres), s.Proxy()) }
+
+// InstallAgents installs fresh agents the way a user would (binary, unit file, configuration), starts them as systemd
+// services and waits until they answer. What an earlier agent left (its journal, its budgets, its locks in etcd) is
+// removed first, so that one run does not borrow from another.
+func (s *Stack) InstallAgents(ctx context.Context, o AgentOptions) error {
+	if o.Binary == "" {
+		bin, err := build(ctx, "./cmd/pgpatrol", "pgpatrol", tagFlags(o.Tags)...)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = os.RemoveAll(filepath.Dir(bin)) }()
+		o.Binary = bin
+	}
+	unit, err := agentUnit(ctx)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(o.Binary)
+	if err != nil {
+		return fmt.Errorf("read agent: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	if _, err := s.Exec(ctx, s.Of(Etcd)[0], `etcdctl del --prefix /pgpatrol/`); err != nil {
+		return fmt.Errorf("clear the agents' keys: %w", err)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	for _, n := range s.AgentNodes() {
+		if len(o.Nodes) == 0 || contains(o.Nodes, n.Name) {
+			g.Go(func() error { return s.installAgent(gctx, n, o, unit, hex.EncodeToString(sum[:])) })
+		}
+	}
+	return g.Wait()
+}
+
+func tagFlags(tags string) []string {
+	if tags == "" {
+		return nil
+	}
+	return []string{"-tags", tags}
+}
+
+func contains(list []string, s string) bool {
+	for _, x := range list {
+		if x == s {
+			return true
+		}
+	}
+	return false
+}
+
+// agentUnit returns the unit file that is shipped.
+func agentUnit(ctx context.Context) ([]byte, error) {
+	root, err := moduleRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range []string{"packaging/systemd/pgpatrol.service", "packaging/pgpatrol.service"} {
+		b, err := os.ReadFile(filepath.Join(root, path))
+		if err == nil {
+			return b, nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("read unit file: %w", err)
+		}
+	}
+	return nil, errors.New("find packaging/systemd/pgpatrol.service: not there")
+}
+
+func (s *Stack) installAgent(ctx context.Context, n Node, o AgentOptions, unit []byte, sum string) error {
+	cfg, err := s.agentConfig(n, o)
+	if err != nil {
+		return err
+	}
+	files := []file{
+		{Path: "/usr/lib/systemd/system/pgpatrol.service", Mode: 0o644, Data: unit},
+		{Path: AgentConfig, Mode: 0o640, Data: cfg},
+		{Path: "/etc/systemd/system/pgpatrol.service.d/lab-env.conf", Mode: 0o644, Data: environment(o.Env)},
+	}
+	if err := s.put(ctx, n, files); err != nil {
+		return err
+	}
+	// The binary is large: copied only when it changed.
+	if have, err := s.Exec(ctx, n, `sha256sum `+AgentBinary+` 2>/dev/null | cut -d' ' -f1`); err != nil || have != sum {
+		if err := s.copyTo(ctx, n, o.Binary, AgentBinary); err != nil {
+			return err
+		}
+	}
+	ready := o.Ready
+	if ready == 0 {
+		ready = 30 * time.Second
+	}
+	const start = `set -e
+systemctl stop pgpatrol.service 2>/dev/null || true
+rm -rf /var/lib/pgpatrol/*
+chmod 0755 ` + AgentBinary + `
+systemctl daemon-reload
+systemctl reset-failed pgpatrol.service 2>/dev/null || true
+systemctl enable -q --now pgpatrol.service
+for i in $(seq "$1"); do [ -S /run/pgpatrol/pgpatrol.sock ] && exit 0; sleep .2; done
+systemctl status --no-pager -l pgpatrol.service; exit 1`
+	out, err := s.Exec(ctx, n, start, fmt.Sprint(int(ready/(200*time.Millisecond))))
+	if err != nil {
+		return fmt.Errorf("start agent on %s: %w: %s", n.Name, err, oneLine(out))
+	}
+	return nil
+}
+
+func environment(env map[string]string) []byte {
+	var b strings.Builder
+	b.WriteString("[Service]\n")
+	for k, v := range env {
+		fmt.Fprintf(&b, "Environment=%q\n", k+"="+v)
+	}
+	return []byte(b.String())
+}
+
+func (s *Stack) agentConfig(n Node, o AgentOptions) ([]byte, error) {
+	policy := map[string]string{"adjust": "observe", "revive": "auto", "disrupt": "observe", "expedite": "off"}
+	maps.Copy(policy, o.Policy)
+	cfg, err := render("agent.yaml", agentText, map[string]any{
+		"Node": n.Name, "Scope": Scope, "Namespace": Namespace, "Etcd": s.EtcdURLs(), "Policy": policy,
+		"Patroni": n.Kind == Postgres, "Member": n.Member, "Addr": n.Addr.String(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return append(cfg, o.Extra...), nil
+}
+
+// StopAgents stops the agents that are installed, quickly. Nodes without one are left alone.
+func (s *Stack) StopAgents(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, n := range s.AgentNodes() {
 		g.Go(func() error {
-			if _, err := s.Exec(ctx, n, script); err != nil {
-				return fmt.Errorf("%s agent on %s: %w", verb, n.Name, err)
+			state, err := s.docker.Output(ctx, "inspect", "--format", "{{.State.Status}}", s.Container(n))
+			if err != nil || state != "running" {
+				return err // a container that does not run has no agent that runs
+			}
+			_, err = s.Exec(ctx, n, `[ ! -e `+AgentConfig+` ] || systemctl disable -q --now pgpatrol.service`)
+			if err != nil {
+				return fmt.Errorf("stop agent on %s: %w", n.Name, err)
 			}
 			return nil
 		})
 	}
 	return g.Wait()
+}
+
+// RemoveAgents stops the agents and removes everything that was installed.
+func (s *Stack) RemoveAgents(ctx context.Context) error {
+	if err := s.StopAgents(ctx); err != nil {
+		return err
+	}
+	for _, n := range s.AgentNodes() {
+		const remove = `rm -rf /etc/pgpatrol /var/lib/pgpatrol ` + AgentBinary + ` /usr/lib/systemd/system/pgpatrol.service /etc/systemd/system/pgpatrol.service.d
+systemctl daemon-reload`
+		if _, err := s.Exec(ctx, n, remove); err != nil {
+			return fmt.Errorf("remove agent from %s: %w", n.Name, err)
+		}
+	}
+	return nil
+}
+
+// Journals returns the raw journal of every agent, by node. A node whose agent has none yet is absent.
+func (s *Stack) Journals(ctx context.Context) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	for _, n := range s.AgentNodes() {
+		text, err := s.Exec(ctx, n, `[ ! -e `+AgentJournal+` ] || cat `+AgentJournal)
+		if err != nil {
+			return nil, fmt.Errorf("read journal of %s: %w", n.Name, err)
+		}
+		if text != "" {
+			out[n.Name] = []byte(text)
+		}
+	}
+	return out, nil
+}
+
+// Plans returns what `pgpatrol plan --json` says on every node with an agent; an error stands in its place.
+func (s *Stack) Plans(ctx context.Context) map[string]string {
+	out := map[string]string{}
+	var mu sync.Mutex // guards out
+	var all sync.WaitGroup
+	for _, n := range s.AgentNodes() {
+		all.Go(func() {
+			// The exit code says what kind of plan it is, not whether there is one.
+			text, err := s.Exec(ctx, n, `timeout 5 `+AgentBinary+` plan --json 2>&1; true`)
+			if err != nil {
+				text = err.Error()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			out[n.Name] = text
+		})
+	}
+	all.Wait()
+	return out
 }

@@ -172,6 +172,15 @@ func (s *Stack) Docker(ctx context.Context, args ...string) (string, error) {
 	return s.docker.Output(ctx, args...)
 }
 
+// Made identifies this making of the stack: it changes when Up makes it anew. Empty where it cannot be told.
+func (s *Stack) Made(ctx context.Context) string {
+	out, err := s.docker.Output(ctx, "network", "inspect", "--format", "{{.Id}}", s.network())
+	if err != nil {
+		return ""
+	}
+	return out
+}
+
 // Network returns the engine's name of the stack's network.
 func (s *Stack) Network() string { return s.network() }
 
