@@ -54,11 +54,11 @@ type PatroniAPI struct {
 	Timeline        int64   `json:"timeline,omitempty"`
 	ServerVersion   int     `json:"server_version,omitempty"`
 	SystemID        string  `json:"system_id,omitempty"`
-	PostmasterStart string  `json:"postmaster_start,omitempty"`
+	PostmasterStart string  `json:"postmaster_start,omitempty"` // in the notation of [StartLayout]
 	Paused          bool    `json:"paused,omitempty"`
 	Unlocked        bool    `json:"unlocked,omitempty"`
 	PendingRestart  bool    `json:"pending_restart,omitempty"`
-	Location        uint64  `json:"location,omitempty"` // WAL position: current on a primary, replayed on a replica
+	Location        uint64  `json:"location,omitempty"` // WAL position: current on a primary, replayed on a replica; 0 if not said
 }
 
 // Process is the main process of a unit as the kernel shows it.
@@ -71,6 +71,10 @@ type Process struct {
 	TracerPID int    `json:"tracer_pid,omitempty"` // a debugger holds it
 	Watchdog  bool   `json:"watchdog,omitempty"`   // it holds a watchdog device open
 	Command   string `json:"command,omitempty"`    // comm, not the argument list: arguments may hold secrets
+	ParentPID int    `json:"parent_pid,omitempty"` // 1 or another reaper for an orphan
+	Exe       string `json:"exe,omitempty"`        // base name of the executable, empty if the kernel does not show it to us
+	WorkDir   string `json:"work_dir,omitempty"`   // working directory, empty if the kernel does not show it to us
+	Unit      string `json:"unit,omitempty"`       // unit whose control group holds it, empty if none
 }
 
 // Stopped reports whether the process is stopped by a signal: it cannot run until somebody continues it.
@@ -101,14 +105,39 @@ func (p Postgres) Writable() bool { return p.Running && p.ControlState == Contro
 // ControlInProduction is pg_controldata's wording for a server that has left recovery.
 const ControlInProduction = "in production"
 
-// Session is what a new SQL session saw.
+// Session is what a new SQL session saw. A session that could not be had is a [SessionError].
 type Session struct {
 	InRecovery      bool   `json:"in_recovery"`
-	LSN             uint64 `json:"lsn"` // current on a primary, last replayed on a standby
-	Timeline        uint32 `json:"timeline"`
+	LSN             uint64 `json:"lsn"`      // current on a primary, last replayed on a standby
+	Timeline        uint32 `json:"timeline"` // being written on a primary, being followed on a standby
 	SystemID        string `json:"system_id"`
-	PostmasterStart string `json:"postmaster_start"` // as PostgreSQL prints it, for comparison only
-	ReadOnly        bool   `json:"read_only,omitempty"`
+	PostmasterStart string `json:"postmaster_start"`    // UTC, in the notation of [StartLayout]
+	ReadOnly        bool   `json:"read_only,omitempty"` // sessions refuse writes by default; always so in recovery
+}
+
+// StartLayout is how probes write the start time of a postmaster, whatever time zone the server prints it in. It is an
+// identity to compare, not a time to calculate with.
+const StartLayout = "2006-01-02T15:04:05.000000Z"
+
+// SessionError says how a new session failed. It tells a server that hangs (OutcomeTimeout: it accepts connections and
+// does not answer, FAULTS.md F20) from one that is not there (OutcomeRefused), one that says no (OutcomeAnswered, with
+// the SQLSTATE) and one that hangs up (OutcomeBroken).
+type SessionError struct {
+	Outcome  Outcome
+	SQLState string // of the server's refusal: 57P03 starting up or shutting down, 53300 too many clients, 28... no access
+	Detail   string // redacted
+}
+
+// Error implements error.
+func (e *SessionError) Error() string {
+	s := "open session: " + string(e.Outcome)
+	if e.SQLState != "" {
+		s += " " + e.SQLState
+	}
+	if e.Detail != "" {
+		s += ": " + e.Detail
+	}
+	return s
 }
 
 // Machine is what runs on this machine besides the unit, as far as PostgreSQL is concerned.
@@ -119,9 +148,10 @@ type Machine struct {
 
 // Postmaster is one postmaster on the machine.
 type Postmaster struct {
-	PID     int    `json:"pid"`
-	Unit    string `json:"unit,omitempty"`     // unit that holds it, empty if none
-	DataDir string `json:"data_dir,omitempty"` // its working directory
+	PID       int    `json:"pid"`
+	Unit      string `json:"unit,omitempty"`      // unit that holds it, empty if none
+	DataDir   string `json:"data_dir,omitempty"`  // its working directory, empty if the kernel does not show it to us
+	Contained bool   `json:"contained,omitempty"` // lives in a container: Unit and DataDir are that container's
 }
 
 // ConfigCheck is the verdict of Patroni's own validator on the configuration file.
