@@ -115,7 +115,7 @@ func (v *view) hung() bool {
 	}
 	v.attention = true
 	need := hangProof
-	if !v.leader && !v.writable() {
+	if !v.leader && !v.orphanedLeader() {
 		need = hangProofReplica
 	}
 	byState := stopped.Count >= minObservations && stopped.Held() >= need
@@ -123,7 +123,7 @@ func (v *view) hung() bool {
 	if silent.Count < minObservations || !(byState || byLease) {
 		return false
 	}
-	if !v.leader && !v.writable() && missed.Count == 0 {
+	if !v.leader && !v.orphanedLeader() && missed.Count == 0 {
 		return false // a replica's hang wants the second opinion of its member key (FAULTS.md F03)
 	}
 	f := node.Finding{
@@ -135,8 +135,14 @@ func (v *view) hung() bool {
 		f.Advice = v.killModeAdvice()
 	}
 	v.find(f)
-	v.propose(node.SoftKill, node.PatroniHung, !v.leader && v.writable(), "killing only the hung main process lets the service manager start a fresh Patroni, which takes over the running PostgreSQL")
+	v.propose(node.SoftKill, node.PatroniHung, v.orphanedLeader(), "killing only the hung main process lets the service manager start a fresh Patroni, which takes over the running PostgreSQL")
 	return true
+}
+
+// orphanedLeader reports that PostgreSQL here is still writable and nobody holds the leader key any more: this was the
+// leader, and its Patroni let the lease run out.
+func (v *view) orphanedLeader() bool {
+	return v.fresh && !v.cluster.Empty && v.cluster.Leader == nil && v.writable()
 }
 
 // renewalGap is the least time between two readings of a lease that shall both have missed a renewal.
@@ -168,8 +174,7 @@ func (v *view) loopStuck() bool {
 		return false
 	}
 	v.attention = true
-	replica := !v.leader && !v.writable()
-	if replica {
+	if !v.leader && !v.orphanedLeader() {
 		// A replica without a lease may still be joining; Patroni's own word, late as it is, decides.
 		stuck := v.st.loopDead
 		if stuck.Count < minObservations || stuck.Held() < hangProofReplica {
@@ -190,7 +195,7 @@ func (v *view) loopStuck() bool {
 		f.Advice = v.killModeAdvice()
 	}
 	v.find(f)
-	v.propose(node.SoftKill, node.PatroniLoopStuck, !v.leader && v.writable(), "the loop does not run any more; a fresh Patroni renews the lease and takes over the running PostgreSQL")
+	v.propose(node.SoftKill, node.PatroniLoopStuck, v.orphanedLeader(), "the loop does not run any more; a fresh Patroni renews the lease and takes over the running PostgreSQL")
 	return true
 }
 

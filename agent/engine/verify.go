@@ -71,7 +71,7 @@ func (v *view) renewedSince(t node.Instant) bool {
 	if v.leader {
 		f = v.in.Snapshot.DCS.LeaderLease
 	}
-	if _, _, known := v.lease(); !known || !f.Value.Exists || f.At <= t {
+	if _, _, known := v.lease(); !known || !f.Value.Exists || f.Value.Remaining <= 0 || f.At <= t {
 		return false
 	}
 	renewed := f.At.Add(f.Value.Remaining - f.Value.Granted)

@@ -156,18 +156,22 @@ func dcsWritable(c check) string {
 	return ""
 }
 
-// bootGraceOver: right after power-on everything looks broken (FAULTS.md F81, S30). A fence does not wait.
+// urgent are the actions that neither power-on nor a leader change delays: they end a second primary, or take an orphaned
+// PostgreSQL back under Patroni before it becomes one (FAULTS.md S30).
+func (c check) urgent() bool { return c.a.Fence || c.a.Verb == node.StartFailed }
+
+// bootGraceOver: right after power-on everything looks broken (FAULTS.md F81, S30).
 func bootGraceOver(c check) string {
-	if up := c.in.Snapshot.Uptime; !c.a.Fence && up < bootGrace && !c.m.Settled {
+	if up := c.in.Snapshot.Uptime; !c.urgent() && up < bootGrace && !c.m.Settled {
 		return refuse("this machine started %s ago and %s has not been seen healthy since", up.Round(time.Second), c.a.Service)
 	}
 	return ""
 }
 
-// leaderChange: while a new leader establishes itself, nothing but a fence (FAULTS.md S30).
+// leaderChange: while a new leader establishes itself, nothing but what is urgent (FAULTS.md S30).
 func leaderChange(c check) string {
 	grace := c.timing.TTL + 2*c.timing.LoopWait
-	if at := c.in.Memory.LeaderChanged; !c.a.Fence && at != 0 && c.now.Sub(at) < grace {
+	if at := c.in.Memory.LeaderChanged; !c.urgent() && at != 0 && c.now.Sub(at) < grace {
 		return refuse("the leader changed %s ago; %s are left to it", c.now.Sub(at).Round(time.Second), grace)
 	}
 	return ""
