@@ -66,6 +66,9 @@ func ticks(done <-chan struct{}, interval time.Duration, f func()) {
 	}
 }
 
+// repeatEvery is a little less than a second, so that a beat is not one tick late each time.
+const repeatEvery = 950 * time.Millisecond
+
 // beat decides which observations are worth a line: every change, and one a second so that silence is noticed.
 type beat[T comparable] struct {
 	last T
@@ -74,7 +77,7 @@ type beat[T comparable] struct {
 }
 
 func (b *beat[T]) due(now time.Time, v T) bool {
-	if b.any && v == b.last && now.Sub(b.at) < time.Second {
+	if b.any && v == b.last && now.Sub(b.at) < repeatEvery {
 		return false
 	}
 	b.last, b.at, b.any = v, now, true
