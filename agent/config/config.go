@@ -1,0 +1,121 @@
+// Package config owns the agent's configuration file: its shape, its defaults, and everything that can be wrong with it.
+//
+// It promises to accept only what it understands. Unknown and repeated keys, wrong types, bad or contradictory values,
+// anchors and more than one document are refused, and all problems of a file are reported at once, each with line,
+// column and path ([Problems]). Input of any size or kind is answered in bounded time. Passwords come only from files
+// and never leave [Secret] by printing, logging or encoding.
+//
+// It deliberately does not look at the machine: whether a unit, a directory or an etcd exists is for the agent to
+// observe, at any time, and not a reason to refuse to start. Only the files that hold secrets and certificates are
+// opened, because without them the agent cannot observe at all. Flags carry what is not in the file: its path and the
+// log's level and format.
+//
+//	file --> read (size, mode) --> YAML tree --> decode over Default() --> Validate --> read secrets --> Config
+//	              |                    |               |                      |             |
+//	              '--------------------'---------------'----------------------'-------------'--> Problems, sorted
+package config
+
+import (
+	"github.com/pgpatrol/pgpatrol/agent/node"
+)
+
+// KindPatroni is the kind of a service that is a Patroni and the PostgreSQL under it.
+const KindPatroni = "patroni"
+
+// Config is one agent's configuration. A Config that Load or Parse returned without error is valid. It is a value; its
+// slices are not to be changed.
+type Config struct {
+	Node     string    `yaml:"node"`      // name of this machine, unique among the agents
+	Scope    string    `yaml:"scope"`     // name of the Patroni cluster
+	StateDir string    `yaml:"state_dir"` // where the journal is kept
+	Etcd     Etcd      `yaml:"etcd"`
+	API      API       `yaml:"api"`
+	Policy   Policy    `yaml:"policy"`
+	Services []Service `yaml:"services"` // may be empty: the agent then only watches the cluster
+}
+
+// Etcd says how Patroni's keys are reached.
+type Etcd struct {
+	Endpoints    []string `yaml:"endpoints"` // http:// or https:// URLs, all of one scheme
+	Namespace    string   `yaml:"namespace"` // Patroni's namespace, with a leading and without a trailing slash
+	TLS          TLS      `yaml:"tls"`
+	Username     string   `yaml:"username"`
+	PasswordFile string   `yaml:"password_file"`
+	Password     Secret   `yaml:"-"` // content of PasswordFile, read by Load
+}
+
+// API says where the agent answers its command line.
+type API struct {
+	Socket string `yaml:"socket"` // path of a unix socket
+}
+
+// Policy is the mode of every class of actions. In a Service an empty mode means the node's.
+type Policy struct {
+	Adjust   node.Mode `yaml:"adjust"`
+	Revive   node.Mode `yaml:"revive"`
+	Disrupt  node.Mode `yaml:"disrupt"`
+	Expedite node.Mode `yaml:"expedite"`
+}
+
+// Service is one thing on this machine that the agent looks after.
+type Service struct {
+	Name         string  `yaml:"name"`          // what people call it here, unique in the file
+	Kind         string  `yaml:"kind"`          // KindPatroni
+	Member       string  `yaml:"member"`        // Patroni's name for it
+	API          string  `yaml:"api"`           // URL of Patroni's REST API
+	DataDir      string  `yaml:"data_dir"`      // PGDATA
+	Config       string  `yaml:"config"`        // Patroni's configuration file or directory
+	Executable   string  `yaml:"executable"`    // Patroni's program; empty: the one that the unit runs
+	DSN          string  `yaml:"dsn"`           // how to log in to this PostgreSQL; empty: not at all
+	PasswordFile string  `yaml:"password_file"` // password for DSN
+	LogFile      string  `yaml:"log_file"`      // Patroni's own log file; empty: it logs to the journal
+	Manager      Manager `yaml:"manager"`
+	Policy       Policy  `yaml:"policy"`
+	Password     Secret  `yaml:"-"` // content of PasswordFile, read by Load
+}
+
+// Manager says what runs a service. Exactly one field is set.
+type Manager struct {
+	Systemd string `yaml:"systemd"` // name of the unit
+}
+
+// Default returns the configuration that a file is decoded over. It is not valid by itself: node, scope and the etcd
+// endpoints have no default.
+func Default() Config {
+	return Config{
+		StateDir: "/var/lib/pgpatrol",
+		Etcd:     Etcd{Namespace: "/service"}, // Patroni's own default
+		API:      API{Socket: "/run/pgpatrol/pgpatrol.sock"},
+		Policy:   Policy(node.DefaultPolicy()),
+	}
+}
+
+// Spec returns what the engine needs to know of a valid configuration.
+func (c Config) Spec() node.Spec {
+	spec := node.Spec{Node: c.Node, Scope: c.Scope, Policy: node.Policy(c.Policy)}
+	for _, s := range c.Services {
+		if s.Kind != KindPatroni {
+			continue
+		}
+		spec.Patroni = append(spec.Patroni, node.PatroniSpec{
+			Service: s.Name,
+			Member:  s.Member,
+			Unit:    s.Manager.Systemd,
+			Policy:  node.Policy(s.Policy.over(c.Policy)),
+		})
+	}
+	return spec
+}
+
+// over returns p with the modes of base where p has none.
+func (p Policy) over(base Policy) Policy {
+	for _, f := range []struct {
+		mode *node.Mode
+		base node.Mode
+	}{{&p.Adjust, base.Adjust}, {&p.Revive, base.Revive}, {&p.Disrupt, base.Disrupt}, {&p.Expedite, base.Expedite}} {
+		if *f.mode == "" {
+			*f.mode = f.base
+		}
+	}
+	return p
+}

@@ -1,0 +1,286 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// least is the shortest valid configuration; tests append to it.
+const least = "node: n1\nscope: demo\netcd: {endpoints: [http://192.0.2.1:2379]}\n"
+
+// patroni is the shortest valid service; tests append keys at its indentation.
+const patroni = `services:
+  - name: patroni
+    kind: patroni
+    member: n1
+    api: http://192.0.2.1:8008
+    data_dir: /var/lib/postgresql/17/main
+    config: /etc/patroni.yml
+    manager: {systemd: patroni.service}
+`
+
+func mustParse(t testing.TB, text string) Config {
+	t.Helper()
+	c, err := Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestParse_LeastIsDefault(t *testing.T) {
+	want := Default()
+	want.Node, want.Scope, want.Etcd.Endpoints = "n1", "demo", []string{"http://192.0.2.1:2379"}
+	if diff := cmp.Diff(want, mustParse(t, least)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestParse_WindowsLineEndsAndByteOrderMark(t *testing.T) {
+	text := "\xef\xbb\xbf" + strings.ReplaceAll(least+patroni, "\n", "\r\n")
+	if diff := cmp.Diff(mustParse(t, least+patroni), mustParse(t, text)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestParse_ServicePolicyOnTopOfNodes(t *testing.T) {
+	c := mustParse(t, least+"policy: {revive: auto, adjust: off}\n"+patroni+"    policy: {disrupt: auto}\n")
+	own := node.Policy{Adjust: node.ModeOff, Revive: node.ModeAuto, Disrupt: node.ModeAuto, Expedite: node.ModeOff}
+	whole := own
+	whole.Disrupt = node.ModeObserve
+	want := node.Spec{
+		Node: "n1", Scope: "demo", Policy: whole,
+		Patroni: []node.PatroniSpec{{Service: "patroni", Member: "n1", Unit: "patroni.service", Policy: own}},
+	}
+	if diff := cmp.Diff(want, c.Spec()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestParse_TenMistakes(t *testing.T) {
+	const name, golden = "testdata/ten-mistakes.yaml", "testdata/ten-mistakes.golden"
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Parse(filepath.Base(name), data)
+	ps, ok := errors.AsType[Problems](err)
+	if !ok {
+		t.Fatalf("error is a %T, want Problems", err)
+	}
+	if diff := cmp.Diff(Config{}, c); diff != "" {
+		t.Errorf("a refused configuration is not empty (-want +got)\n%s", diff)
+	}
+	if len(ps) != 10 {
+		t.Errorf("%d problems, want 10", len(ps))
+	}
+	got := err.Error() + "\n"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if strings.Contains(got, "hunter2") {
+		t.Error("a password is in the report")
+	}
+}
+
+func TestParse_Problems(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		want       []string // problems without the file's name
+	}{
+		{"empty file", "", []string{"is empty; node, scope and etcd.endpoints are the least that it needs"}},
+		{"only comments", "# nothing\n\n", []string{"is empty; node, scope and etcd.endpoints are the least that it needs"}},
+		{"binary", "\x7fELF\x02\x01\x01", []string{"1:1: is not a text file: control character U+007F"}},
+		{"not UTF-8", "node: n1\nscope: d\xe9mo\n", []string{"2:9: is not UTF-8 text: byte 0xe9"}},
+		{"HTML", "<html><body>Moved</body></html>", []string{"1:1: must hold keys and values, not text"}},
+		{"a list", "- node: n1\n", []string{"1:1: must hold keys and values, not a list"}},
+		{"two documents", least + "---\n" + least, []string{"5:1: a second document begins here; only one is supported"}},
+		{"syntax", "node: [n1\n", []string{"1:7: YAML: while parsing a flow sequence: did not find expected ',' or ']'"}},
+		{"syntax does not quote the source", "etcd: {password_file: \"hunter2\n", []string{
+			"1:23: YAML: while scanning a quoted scalar: found unexpected end of stream",
+		}},
+		{"anchor and alias", "node: &n n1\nscope: *n\netcd: {endpoints: [http://192.0.2.1:2379]}\n", []string{
+			"1:7: node: anchors and aliases are not supported; write the value out",
+			"2:8: scope: anchors and aliases are not supported; write the value out",
+		}},
+		{"merge key", least + "<<: {node: n2}\n", []string{
+			"4:1: merge keys, anchors, aliases, tags and compound keys are not supported",
+		}},
+		{"tag", least + "state_dir: !!str /x\n", []string{`4:12: state_dir: tags are not supported; remove "!!str"`}},
+		{"number for a name", "node: 42\nscope: demo\netcd: {endpoints: [http://192.0.2.1:2379]}\n", []string{
+			"1:7: node: must be text, not a number; put it in quotes if it is meant so",
+		}},
+		{"list for a name", "node: [n1]\nscope: demo\netcd: {endpoints: [http://192.0.2.1:2379]}\n", []string{
+			"1:7: node: must be text, not a list",
+		}},
+		{"text for a list", "node: n1\nscope: demo\netcd: {endpoints: http://192.0.2.1:2379}\n", []string{
+			"3:19: etcd.endpoints: must be a list, not text",
+		}},
+		{"endless line", "node: " + strings.Repeat("n", maxLine), []string{"1:1025: has a line of more than 1024 characters"}},
+		{"larger than a configuration", strings.Repeat("# nothing\n", 1<<20), []string{"is larger than 1024 KiB"}},
+		{"unknown anchor", "node: *hunter2\n", []string{"YAML: the parser gave up; anchors and aliases are not supported"}},
+		{"text for a section", "node: n1\nscope: demo\netcd: http://192.0.2.1:2379\n", []string{
+			"3:7: etcd: must hold keys and values, not text",
+		}},
+		{"section without content", least + "policy:\n", []string{
+			"4:8: policy: has no value; give it one or remove the key",
+		}},
+		{"list item without content", least + "services:\n  -\n", []string{
+			"5:4: services[0]: has no value; give it one or remove the key",
+		}},
+		{"key given twice", least + "node: n2\n", []string{"4:1: node: is given twice, first on line 1"}},
+		{"typo finds its key and does not miss it", "node: n1\nscop: demo\netcd: {endpoints: [http://192.0.2.1:2379]}\n", []string{
+			"2:1: scop: unknown key; did you mean scope?",
+		}},
+		{"other spelling of a key", least + "stateDir: /x\n", []string{"4:1: stateDir: unknown key; did you mean state_dir?"}},
+		{"unknown key", least + "policy: {destroy: auto}\n", []string{
+			"4:10: policy.destroy: unknown key; supported here: adjust, revive, disrupt, expedite",
+		}},
+		{"key with control characters", least + `"a\x1b[31m": 1` + "\n", []string{
+			`4:1: "a\x1b[31m": unknown key; supported here: node, scope, state_dir, etcd, api, policy, services`,
+		}},
+		{"ask", least + "policy: {disrupt: ask}\n", []string{
+			"4:19: policy.disrupt: ask is not available yet; allowed: off, observe, auto",
+		}},
+		{"mode", least + "policy: {disrupt: yes}\n", []string{
+			`4:19: policy.disrupt: "yes" is not a mode; allowed: off, observe, auto`,
+		}},
+		{"name with a leading hyphen", "node: -n1\nscope: demo\netcd: {endpoints: [http://192.0.2.1:2379]}\n", []string{
+			`1:7: node: "-n1" must be 1 to 63 letters, digits, '_', '.' or '-', and begin with none of the last two`,
+		}},
+		{"relative path", least + "state_dir: var/lib\n", []string{
+			"4:12: state_dir: must be an absolute path without '.', '..', '//' or a trailing '/'",
+		}},
+		{"socket path too long", least + "api: {socket: /" + strings.Repeat("x", 103) + "}\n", []string{
+			"4:15: api.socket: is longer than a socket's path may be (103 bytes)",
+		}},
+		{"no endpoints", "node: n1\nscope: demo\netcd: {endpoints: []}\n", []string{
+			"3:19: etcd.endpoints: is required: the client URLs of etcd, such as [http://192.0.2.1:2379]",
+		}},
+		{"endpoints of two schemes, one twice", "node: n1\nscope: demo\netcd: {endpoints: [http://a:1, https://a:1, http://a:1]}\n", []string{
+			"3:19: etcd.endpoints: must be all http or all https",
+			"3:45: etcd.endpoints[2]: is the same as etcd.endpoints[0]",
+		}},
+		{"endpoint without a scheme, with a bad port", "node: n1\nscope: demo\netcd: {endpoints: [192.0.2.1:2379, http://a:99999]}\n", []string{
+			"3:20: etcd.endpoints[0]: must be a URL such as http://192.0.2.1:2379",
+			"3:36: etcd.endpoints[1]: must name a host or address, and a port from 1 to 65535",
+		}},
+		{"TLS over http, key without certificate", "node: n1\nscope: demo\netcd: {endpoints: [http://a:1], tls: {key_file: /k}}\n", []string{
+			"3:38: etcd.tls: is set, but the endpoints are http; use https or remove it",
+			"3:38: etcd.tls.cert_file: is required with a key_file",
+		}},
+		{"password file without user", "node: n1\nscope: demo\netcd: {endpoints: [http://a:1], password_file: hunter2}\n", []string{
+			"3:7: etcd.username: is required with a password_file",
+			"3:48: etcd.password_file: must be an absolute path without '.', '..', '//' or a trailing '/'",
+		}},
+		{"other kind of service", least + "services: [{name: etcd, kind: etcd}]\n", []string{
+			`4:31: services[0].kind: "etcd" is not supported; supported: patroni`,
+		}},
+		{"service without anything", least + "services: [{}]\n", []string{
+			"4:12: services[0].api: is required: the URL of Patroni's REST API, such as http://192.0.2.1:8008",
+			"4:12: services[0].config: is required: Patroni's configuration file",
+			"4:12: services[0].data_dir: is required: PostgreSQL's data directory",
+			"4:12: services[0].kind: is required: supported: patroni",
+			"4:12: services[0].manager: is required: what runs the service, such as {systemd: patroni.service}",
+			"4:12: services[0].member: is required: Patroni's name for this node",
+			"4:12: services[0].name: is required: what you call it",
+		}},
+		{"unit without suffix", least + strings.Replace(patroni, "patroni.service", "patroni", 1), []string{
+			`11:24: services[0].manager.systemd: "patroni" must be the whole name; did you mean patroni.service?`,
+		}},
+		{"template unit", least + strings.Replace(patroni, "patroni.service", "patroni@.service", 1), []string{
+			`11:24: services[0].manager.systemd: "patroni@.service" must be the name of a service unit, such as patroni.service`,
+		}},
+		{"same service twice", least + patroni + strings.TrimPrefix(patroni, "services:\n"), []string{
+			"12:11: services[1].name: is the same as services[0].name",
+			"14:13: services[1].member: is the same as services[0].member",
+			"15:10: services[1].api: is the same as services[0].api",
+			"16:15: services[1].data_dir: is the same as services[0].data_dir",
+			"18:24: services[1].manager.systemd: is the same as services[0].manager.systemd",
+		}},
+		{"DSN with a password", least + patroni + "    dsn: postgres://probe:hunter2@/postgres\n", []string{
+			"12:10: services[0].dsn: must not hold a password; put it in a file and name that in password_file",
+		}},
+		{"DSN with a password as a setting", least + patroni + "    dsn: user=probe PassWord = hunter2\n", []string{
+			"12:10: services[0].dsn: must not hold a password; put it in a file and name that in password_file",
+		}},
+		{"DSN with an escaped password setting", least + patroni + "    dsn: postgres://probe@/postgres?passw%6frd=hunter2\n", []string{
+			"12:10: services[0].dsn: must not hold a password; put it in a file and name that in password_file",
+		}},
+		{"DSN of another database", least + patroni + "    dsn: mysql://probe@/postgres\n", []string{
+			"12:10: services[0].dsn: must begin with postgres:// or postgresql:// and be a valid URL",
+		}},
+		{"password file without DSN", least + patroni + "    password_file: /etc/pgpatrol/probe\n", []string{
+			"5:5: services[0].dsn: is required with a password_file",
+		}},
+		{"service policy", least + patroni + "    policy: {revive: ask}\n", []string{
+			"12:22: services[0].policy.revive: ask is not available yet; allowed: off, observe, auto",
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := Parse("", []byte(tc.text))
+			ps, _ := errors.AsType[Problems](err)
+			var got []string
+			for _, p := range ps {
+				got = append(got, strings.TrimPrefix(strings.TrimPrefix(p.String(), ":"), " "))
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			if strings.Contains(strings.Join(got, "\n"), "hunter2") {
+				t.Error("a password is in the report")
+			}
+		})
+	}
+}
+
+func TestValidate_PathsWithoutLines(t *testing.T) {
+	c := Default()
+	c.Node, c.Scope = "n1", "demo"
+	want := Problems{{Path: "etcd.endpoints", Message: "is required: the client URLs of etcd, such as [http://192.0.2.1:2379]"}}
+	if diff := cmp.Diff(error(want), c.Validate()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestParse_AtMostAHundredProblems(t *testing.T) {
+	_, err := Parse("x", []byte(least+strings.Repeat("zzzzzz: 1\n", 500)))
+	ps, _ := errors.AsType[Problems](err)
+	if got, want := len(ps), maxProblems+1; got != want {
+		t.Fatalf("%d problems, want %d", got, want)
+	}
+	if got, want := ps[maxProblems].Message, "and 400 more problems"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	words := []string{"data_dir", "password_file", "api", "dsn"}
+	for got, want := range map[string]string{
+		"dataDir": "data_dir", "data-dir": "data_dir", "datadri": "data_dir", "pasword_file": "password_file",
+		"password": "", "ap": "api", "pai": "api", "zzz": "", "": "", strings.Repeat("data_dir", 100): "",
+	} {
+		if n := nearest(got, words); n != want {
+			t.Errorf("nearest(%q) = %q, want %q", got, n, want)
+		}
+	}
+}

@@ -1,0 +1,296 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+)
+
+// maxSocketPath is the room that the smallest sockaddr_un has for a path (104 bytes on darwin, with the final NUL).
+const maxSocketPath = 103
+
+// The grammars. Names become parts of etcd keys and of command lines: neither a leading dot nor a leading hyphen is
+// worth the surprise.
+var (
+	nameGrammar      = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$`)
+	unitGrammar      = regexp.MustCompile(`^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]+)?\.service$`)
+	namespaceGrammar = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*){1,8}$`)
+	hostGrammar      = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$`)
+	passwordSetting  = regexp.MustCompile(`(?i)(^|[\s?&])(password|sslpassword)\s*=`)
+)
+
+// Validate returns everything that is wrong with the values as [Problems] with paths but without lines, or nil. It
+// opens no file.
+func (c Config) Validate() error {
+	var ps Problems
+	c.validate(func(path, message string) { ps = append(ps, Problem{Path: path, Message: message}) })
+	return ps.err()
+}
+
+// checker collects complaints about one section.
+type checker struct {
+	report func(path, message string)
+	prefix string // path of the section, with the final dot
+}
+
+func (k checker) bad(key, format string, args ...any) {
+	k.report(k.prefix+key, fmt.Sprintf(format, args...))
+}
+
+// need reports a missing value, and whether there is one.
+func (k checker) need(key, value, what string) bool {
+	if value == "" {
+		k.bad(key, "is required: %s", what)
+	}
+	return value != ""
+}
+
+func (k checker) name(key, value, what string) {
+	if k.need(key, value, what) && !nameGrammar.MatchString(value) {
+		k.bad(key, "%s must be 1 to 63 letters, digits, '_', '.' or '-', and begin with none of the last two",
+			strconv.Quote(clip(value)))
+	}
+}
+
+// path does not repeat the value: somebody will put the password itself where the name of its file belongs.
+func (k checker) path(key, value string) {
+	if value != "" && !isPath(value) {
+		k.bad(key, "must be an absolute path without '.', '..', '//' or a trailing '/'")
+	}
+}
+
+// isPath reports whether a value is an absolute, clean, printable path below the root.
+func isPath(s string) bool {
+	return len(s) > 1 && len(s) <= 4096 && filepath.IsAbs(s) && filepath.Clean(s) == s && printable(s)
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) })
+}
+
+// url reports what is wrong with an http or https URL that names a host and nothing below it. Its messages never
+// repeat the value, which may hold a password where it has no business.
+func (k checker) url(key, value string) (scheme string) {
+	u, err := url.Parse(value)
+	switch {
+	case err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https"):
+		k.bad(key, "must be a URL such as http://192.0.2.1:2379")
+		return ""
+	case u.User != nil:
+		k.bad(key, "must not hold a user or password")
+	case (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" || u.ForceQuery:
+		k.bad(key, "must end after the host and port")
+	case !isHost(u.Hostname()) || !isPort(u):
+		k.bad(key, "must name a host or address, and a port from 1 to 65535")
+	}
+	return u.Scheme
+}
+
+func isHost(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil || hostGrammar.MatchString(s)
+}
+
+func isPort(u *url.URL) bool {
+	if u.Port() == "" {
+		return !strings.HasSuffix(u.Host, ":")
+	}
+	n, err := strconv.ParseUint(u.Port(), 10, 16)
+	return err == nil && n > 0
+}
+
+func (c Config) validate(report func(path, message string)) {
+	k := checker{report: report}
+	k.name("node", c.Node, "the name of this machine")
+	k.name("scope", c.Scope, "the name of the Patroni cluster")
+	if k.need("state_dir", c.StateDir, "where the journal is kept") {
+		k.path("state_dir", c.StateDir)
+	}
+	c.Etcd.validate(checker{report, "etcd."})
+	if k.need("api.socket", c.API.Socket, "where the agent answers its command line") {
+		k.path("api.socket", c.API.Socket)
+		if len(c.API.Socket) > maxSocketPath {
+			k.bad("api.socket", "is longer than a socket's path may be (%d bytes)", maxSocketPath)
+		}
+	}
+	c.Policy.validate(checker{report, "policy."}, false)
+	for i, s := range c.Services {
+		s.validate(checker{report, fmt.Sprintf("services[%d].", i)})
+	}
+	c.validateUnique(k)
+}
+
+// validateUnique refuses two services that are the same thing.
+func (c Config) validateUnique(k checker) {
+	for _, f := range []struct {
+		key   string
+		value func(Service) string
+	}{
+		{"name", func(s Service) string { return s.Name }},
+		{"member", func(s Service) string { return s.Member }},
+		{"api", func(s Service) string { return strings.TrimSuffix(s.API, "/") }},
+		{"data_dir", func(s Service) string { return s.DataDir }},
+		{"manager.systemd", func(s Service) string { return s.Manager.Systemd }},
+	} {
+		first := map[string]int{}
+		for i, s := range c.Services {
+			v := f.value(s)
+			if before, twice := first[v]; twice && v != "" {
+				k.bad(fmt.Sprintf("services[%d].%s", i, f.key), "is the same as services[%d].%s", before, f.key)
+				continue
+			}
+			first[v] = i
+		}
+	}
+}
+
+func (e Etcd) validate(k checker) {
+	if len(e.Endpoints) == 0 {
+		k.bad("endpoints", "is required: the client URLs of etcd, such as [http://192.0.2.1:2379]")
+	}
+	schemes := map[string]bool{}
+	for i, endpoint := range e.Endpoints {
+		key := fmt.Sprintf("endpoints[%d]", i)
+		if scheme := k.url(key, endpoint); scheme != "" {
+			schemes[scheme] = true
+		}
+		if before := slices.Index(e.Endpoints, endpoint); before < i {
+			k.bad(key, "is the same as etcd.endpoints[%d]", before)
+		}
+	}
+	if len(schemes) > 1 {
+		k.bad("endpoints", "must be all http or all https")
+	}
+	if !namespaceGrammar.MatchString(e.Namespace) {
+		k.bad("namespace", "%s must begin with '/', not end with it, and hold only letters, digits, '_', '.', '-' and '/'; "+
+			"Patroni's default is /service", strconv.Quote(clip(e.Namespace)))
+	}
+	e.TLS.validate(checker{k.report, k.prefix + "tls."})
+	if e.TLS != (TLS{}) && len(schemes) == 1 && schemes["http"] {
+		k.bad("tls", "is set, but the endpoints are http; use https or remove it")
+	}
+	if len(e.Username) > 255 || !printable(e.Username) {
+		k.bad("username", "must be at most 255 printable characters")
+	}
+	k.path("password_file", e.PasswordFile)
+	switch {
+	case e.Username != "" && e.PasswordFile == "":
+		k.bad("password_file", "is required with a username")
+	case e.Username == "" && e.PasswordFile != "":
+		k.bad("username", "is required with a password_file")
+	}
+}
+
+func (t TLS) validate(k checker) {
+	k.path("ca_file", t.CAFile)
+	k.path("cert_file", t.CertFile)
+	k.path("key_file", t.KeyFile)
+	switch {
+	case t.CertFile != "" && t.KeyFile == "":
+		k.bad("key_file", "is required with a cert_file")
+	case t.CertFile == "" && t.KeyFile != "":
+		k.bad("cert_file", "is required with a key_file")
+	}
+	if t.ServerName != "" && !isHost(t.ServerName) {
+		k.bad("server_name", "must be a host name or an address")
+	}
+}
+
+// validate checks the modes; a service's may be empty.
+func (p Policy) validate(k checker, optional bool) {
+	for _, f := range []struct {
+		key  string
+		mode node.Mode
+	}{{"adjust", p.Adjust}, {"revive", p.Revive}, {"disrupt", p.Disrupt}, {"expedite", p.Expedite}} {
+		switch f.mode {
+		case node.ModeOff, node.ModeObserve, node.ModeAuto:
+		case "ask":
+			k.bad(f.key, "ask is not available yet; allowed: off, observe, auto")
+		case "":
+			if !optional {
+				k.bad(f.key, "is required; allowed: off, observe, auto")
+			}
+		default:
+			k.bad(f.key, "%s is not a mode; allowed: off, observe, auto", strconv.Quote(clip(string(f.mode))))
+		}
+	}
+}
+
+func (s Service) validate(k checker) {
+	k.name("name", s.Name, "what you call it")
+	if k.need("kind", s.Kind, "supported: "+KindPatroni) && s.Kind != KindPatroni {
+		// Nothing more can be said of a kind that is not known.
+		k.bad("kind", "%s is not supported; supported: %s", strconv.Quote(clip(s.Kind)), KindPatroni)
+		return
+	}
+	k.name("member", s.Member, "Patroni's name for this node")
+	if k.need("api", s.API, "the URL of Patroni's REST API, such as http://192.0.2.1:8008") {
+		k.url("api", s.API)
+	}
+	if k.need("data_dir", s.DataDir, "PostgreSQL's data directory") {
+		k.path("data_dir", s.DataDir)
+	}
+	if k.need("config", s.Config, "Patroni's configuration file") {
+		k.path("config", s.Config)
+	}
+	k.path("executable", s.Executable)
+	k.path("log_file", s.LogFile)
+	k.path("password_file", s.PasswordFile)
+	s.validateDSN(k)
+	if k.need("manager", s.Manager.Systemd, "what runs the service, such as {systemd: patroni.service}") {
+		s.Manager.validate(checker{k.report, k.prefix + "manager."})
+	}
+	s.Policy.validate(checker{k.report, k.prefix + "policy."}, true)
+}
+
+// validateDSN refuses a password in the DSN: it would be in every copy of the file and in every error of the driver.
+func (s Service) validateDSN(k checker) {
+	switch {
+	case s.DSN == "" && s.PasswordFile != "":
+		k.bad("dsn", "is required with a password_file")
+		return
+	case s.DSN == "":
+		return
+	case passwordSetting.MatchString(s.DSN):
+		k.bad("dsn", "must not hold a password; put it in a file and name that in password_file")
+		return
+	case len(s.DSN) > 1024 || !printable(s.DSN):
+		k.bad("dsn", "must be at most 1024 printable characters")
+		return
+	}
+	if !strings.Contains(s.DSN, "://") {
+		if !strings.Contains(s.DSN, "=") {
+			k.bad("dsn", "must be a URL such as postgres://USER@/postgres or settings such as user=USER dbname=postgres")
+		}
+		return
+	}
+	u, err := url.Parse(s.DSN)
+	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
+		k.bad("dsn", "must begin with postgres:// or postgresql:// and be a valid URL")
+		return
+	}
+	_, set := u.User.Password()
+	for key := range u.Query() { // as libpq sees it, percent signs resolved
+		set = set || strings.HasSuffix(strings.ToLower(key), "password")
+	}
+	if set {
+		k.bad("dsn", "must not hold a password; put it in a file and name that in password_file")
+	}
+}
+
+func (m Manager) validate(k checker) {
+	switch {
+	case len(m.Systemd) <= 255 && unitGrammar.MatchString(m.Systemd):
+	case !strings.Contains(m.Systemd, ".service") && unitGrammar.MatchString(m.Systemd+".service"):
+		k.bad("systemd", "%s must be the whole name; did you mean %s.service?", strconv.Quote(clip(m.Systemd)), clip(m.Systemd))
+	default:
+		k.bad("systemd", "%s must be the name of a service unit, such as patroni.service", strconv.Quote(clip(m.Systemd)))
+	}
+}
