@@ -1,0 +1,522 @@
+package servicetest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// short is longer than any answer should take and shorter than anything that the suite makes slow.
+const short = 300 * time.Millisecond
+
+type suite struct{ Harness }
+
+// status reads the status and fails t on error.
+func (s suite) status(t *testing.T, unit string) service.Status {
+	t.Helper()
+	st, err := s.Manager.Status(t.Context(), unit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// until reads the status until ok accepts it.
+func (s suite) until(t *testing.T, unit, what string, ok func(service.Status) bool) service.Status {
+	t.Helper()
+	for deadline := time.Now().Add(s.Patience); ; time.Sleep(10 * time.Millisecond) {
+		st := s.status(t, unit)
+		if ok(st) {
+			return st
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v, last status %+v", what, s.Patience, st)
+		}
+	}
+}
+
+func (s suite) untilState(t *testing.T, unit string, want service.State) service.Status {
+	t.Helper()
+	return s.until(t, unit, want.String(), func(st service.Status) bool { return st.State == want && st.Job == "" })
+}
+
+// up installs a service, starts it as an operator and returns its status.
+func (s suite) up(t *testing.T, spec Service) service.Status {
+	t.Helper()
+	unit := s.Host.Install(t, spec)
+	s.Host.Operate(t, Start, unit)
+	return s.untilState(t, unit, service.StateRunning)
+}
+
+func wantIntent(t *testing.T, st service.Status, want service.Intent) {
+	t.Helper()
+	if got := st.Intent(); got != want {
+		t.Errorf("got intent %v, want %v, of %+v", got, want, st)
+	}
+}
+
+func wantError(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s: got error %v, want %v", what, err, want)
+	}
+}
+
+func running(t *testing.T, s suite) {
+	st := s.up(t, Service{Restart: "on-failure", RestartDelay: 100 * time.Millisecond, KillMode: "process", StartLimit: 4, StartLimitSpan: 9 * time.Second})
+	wantIntent(t, st, service.IntentRun)
+	if st.MainPID <= 0 || st.InvocationID == "" || st.Restarts != 0 || st.Masked || st.Enablement != "enabled" {
+		t.Errorf("got %+v", st)
+	}
+	if !st.RestartsOnKill() || !st.SparesChildren() || st.RestartDelay != 100*time.Millisecond || st.StartLimit != 4 || st.StartLimitSpan != 9*time.Second {
+		t.Errorf("got policies %+v", st)
+	}
+	if again := s.status(t, st.Unit); again != st {
+		t.Errorf("nothing happened, but status went from %+v to %+v", st, again)
+	}
+}
+
+func startTwice(t *testing.T, s suite) {
+	unit := s.Host.Install(t, Service{})
+	if st := s.status(t, unit); st.State != service.StateStopped || st.MainPID != 0 {
+		t.Errorf("before the first start: %+v", st)
+	}
+	for range 2 {
+		if err := s.Manager.Start(t.Context(), unit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := s.untilState(t, unit, service.StateRunning)
+	if err := s.Manager.Start(t.Context(), unit); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.status(t, unit); st.MainPID != first.MainPID || st.InvocationID != first.InvocationID {
+		t.Errorf("start of a running unit restarted it: %+v, then %+v", first, st)
+	}
+}
+
+func crashed(t *testing.T, s suite) {
+	before := s.up(t, Service{})
+	s.Host.Crash(t, before.Unit)
+	st := s.untilState(t, before.Unit, service.StateFailed)
+	wantIntent(t, st, service.IntentRun)
+	if st.Result != "signal" || st.ExitStatus != 9 || st.MainPID != 0 {
+		t.Errorf("got %+v", st)
+	}
+	if err := s.Manager.Start(t.Context(), before.Unit); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.untilState(t, before.Unit, service.StateRunning); st.InvocationID == before.InvocationID || st.MainPID == before.MainPID {
+		t.Errorf("the revived unit is the old one: %+v", st)
+	}
+}
+
+func autoRestarting(t *testing.T, s suite) {
+	before := s.up(t, Service{Restart: "on-failure", RestartDelay: time.Second})
+	s.Host.Crash(t, before.Unit)
+	st := s.untilState(t, before.Unit, service.StateRestarting)
+	wantIntent(t, st, service.IntentRun)
+	if st.MainPID != 0 || st.Result != "signal" {
+		t.Errorf("got %+v", st)
+	}
+	st = s.untilState(t, before.Unit, service.StateRunning)
+	if st.Restarts != 1 || st.InvocationID == before.InvocationID {
+		t.Errorf("after the restart: %+v", st)
+	}
+}
+
+func startDuringAutoRestart(t *testing.T, s suite) {
+	before := s.up(t, Service{Restart: "on-failure", RestartDelay: time.Second})
+	s.Host.Crash(t, before.Unit)
+	s.untilState(t, before.Unit, service.StateRestarting)
+	if err := s.Manager.Start(t.Context(), before.Unit); err != nil {
+		t.Fatal(err)
+	}
+	st := s.untilState(t, before.Unit, service.StateRunning)
+	time.Sleep(time.Second + short)
+	if later := s.status(t, before.Unit); later.InvocationID != st.InvocationID {
+		t.Errorf("started twice: %+v, then %+v", st, later)
+	}
+}
+
+// startLimit is FAULTS.md F05.
+func startLimit(t *testing.T, s suite) {
+	spec := Service{Restart: "on-failure", RestartDelay: 10 * time.Millisecond, StartLimit: 3, StartLimitSpan: time.Minute}
+	st := s.up(t, spec)
+	unit := st.Unit
+	for st.State == service.StateRunning {
+		s.Host.Crash(t, unit)
+		killed := st.InvocationID
+		st = s.until(t, unit, "replaced or failed", func(st service.Status) bool {
+			return st.State == service.StateFailed || st.State == service.StateRunning && st.InvocationID != killed
+		})
+	}
+	wantIntent(t, st, service.IntentRun)
+	if st.Restarts < spec.StartLimit {
+		t.Errorf("gave up after %d restarts: %+v", st.Restarts, st)
+	}
+	if err := s.Manager.Start(t.Context(), unit); err != nil {
+		t.Fatal(err)
+	}
+	if st := s.untilState(t, unit, service.StateRunning); st.Restarts != 0 {
+		t.Errorf("a start by a job has to count anew: %+v", st)
+	}
+}
+
+// stopped is FAULTS.md F07.
+func stopped(t *testing.T, s suite) {
+	st := s.up(t, Service{Restart: "on-failure", RestartDelay: 10 * time.Millisecond})
+	s.Host.Operate(t, Stop, st.Unit)
+	st = s.untilState(t, st.Unit, service.StateStopped)
+	wantIntent(t, st, service.IntentStopped)
+	if st.MainPID != 0 || st.Result != "" && st.Result != "success" {
+		t.Errorf("got %+v", st)
+	}
+}
+
+func stoppedUnclean(t *testing.T, s suite) {
+	st := s.up(t, Service{Restart: "on-failure", RestartDelay: 10 * time.Millisecond, StartLimit: 5, StartLimitSpan: 10 * time.Second, ExitOnStop: 3})
+	s.Host.Operate(t, Stop, st.Unit)
+	st = s.until(t, st.Unit, "down", func(st service.Status) bool { return st.MainPID == 0 && st.Job == "" })
+	wantIntent(t, st, service.IntentStopped)
+}
+
+// disabled is FAULTS.md F08.
+func disabled(t *testing.T, s suite) {
+	st := s.up(t, Service{})
+	s.Host.Operate(t, Disable, st.Unit)
+	wantIntent(t, s.status(t, st.Unit), service.IntentRun)
+	s.Host.Crash(t, st.Unit)
+	wantIntent(t, s.untilState(t, st.Unit, service.StateFailed), service.IntentDisabled)
+}
+
+func masked(t *testing.T, s suite) {
+	st := s.up(t, Service{Restart: "always"})
+	s.Host.Operate(t, Mask, st.Unit)
+	st = s.status(t, st.Unit)
+	wantIntent(t, st, service.IntentMasked)
+	if st.State != service.StateRunning || st.RestartsOnKill() {
+		t.Errorf("masked while it runs: %+v", st)
+	}
+	s.Host.Crash(t, st.Unit)
+	st = s.untilState(t, st.Unit, service.StateFailed)
+	wantIntent(t, st, service.IntentMasked)
+	if err := s.Manager.Start(t.Context(), st.Unit); err == nil {
+		t.Error("a masked unit was started")
+	}
+	if st = s.status(t, st.Unit); st.MainPID != 0 {
+		t.Errorf("a masked unit runs: %+v", st)
+	}
+}
+
+// jobPending is FAULTS.md F09.
+func jobPending(t *testing.T, s suite) {
+	before := s.up(t, Service{StopTakes: 2 * time.Second})
+	unit := before.Unit
+	s.Host.Operate(t, BeginRestart, unit)
+	st := s.until(t, unit, "job", func(st service.Status) bool { return st.Job != "" })
+	wantIntent(t, st, service.IntentBusy)
+	if st.Job != "restart" {
+		t.Errorf("got job %q", st.Job)
+	}
+	wantError(t, "start over a restart", s.Manager.Start(t.Context(), unit), service.ErrBusy)
+	if now := s.status(t, unit); now.Job != "restart" {
+		t.Errorf("the operator's job is gone: %+v", now)
+	}
+	if st = s.untilState(t, unit, service.StateRunning); st.InvocationID == before.InvocationID {
+		t.Errorf("the operator's restart did not happen: %+v", st)
+	}
+}
+
+func startJoins(t *testing.T, s suite) {
+	unit := s.Host.Install(t, Service{StartTakes: time.Second})
+	s.Host.Operate(t, BeginStart, unit)
+	st := s.until(t, unit, "starting", func(st service.Status) bool { return st.State == service.StateStarting && st.MainPID != 0 })
+	wantIntent(t, st, service.IntentBusy)
+	if err := s.Manager.Start(t.Context(), unit); err != nil {
+		t.Fatal(err)
+	}
+	if now := s.status(t, unit); now.State != service.StateRunning || now.MainPID != st.MainPID {
+		t.Errorf("the operator's start was not waited for: %+v, then %+v", st, now)
+	}
+}
+
+// killMainOnly is the golden heal, FAULTS.md L2.
+func killMainOnly(t *testing.T, s suite) {
+	before := s.up(t, Service{Restart: "on-failure", RestartDelay: 10 * time.Millisecond, KillMode: "process", Child: true})
+	s.until(t, before.Unit, "child", func(service.Status) bool { return len(s.Host.Children(t, before.Unit)) > 0 })
+	children := s.Host.Children(t, before.Unit)
+	if err := s.Manager.KillMain(t.Context(), before.Unit, before); err != nil {
+		t.Fatal(err)
+	}
+	st := s.until(t, before.Unit, "restarted", func(st service.Status) bool {
+		return st.State == service.StateRunning && st.InvocationID != before.InvocationID
+	})
+	if st.MainPID == before.MainPID || st.Restarts != 1 {
+		t.Errorf("got %+v", st)
+	}
+	if now := s.Host.Children(t, before.Unit); !slices.Contains(now, children[0]) {
+		t.Errorf("child %d died with the main process, left are %v", children[0], now)
+	}
+	wantError(t, "kill again", s.Manager.KillMain(t.Context(), before.Unit, before), service.ErrChanged)
+}
+
+func killMainChanged(t *testing.T, s suite) {
+	st := s.up(t, Service{})
+	otherPID, otherRun := st, st
+	otherPID.MainPID++
+	otherRun.InvocationID = "00000000000000000000000000000000"
+	for name, want := range map[string]service.Status{"pid": otherPID, "invocation": otherRun, "nothing": {}} {
+		wantError(t, name, s.Manager.KillMain(t.Context(), st.Unit, want), service.ErrChanged)
+	}
+	time.Sleep(short)
+	if now := s.status(t, st.Unit); now != st {
+		t.Errorf("refused kills had an effect: %+v, then %+v", st, now)
+	}
+}
+
+func killMainStopped(t *testing.T, s suite) {
+	before := s.up(t, Service{})
+	s.Host.Operate(t, Stop, before.Unit)
+	down := s.untilState(t, before.Unit, service.StateStopped)
+	wantError(t, "kill what ran", s.Manager.KillMain(t.Context(), before.Unit, before), service.ErrChanged)
+	wantError(t, "kill what does not run", s.Manager.KillMain(t.Context(), before.Unit, down), service.ErrChanged)
+}
+
+// calls runs every method once on unit.
+func (s suite) calls(ctx context.Context, unit string) map[string]error {
+	_, err := s.Manager.Status(ctx, unit)
+	return map[string]error{
+		"status": err,
+		"start":  s.Manager.Start(ctx, unit),
+		"kill":   s.Manager.KillMain(ctx, unit, service.Status{Unit: unit, MainPID: 1, InvocationID: "x"}),
+	}
+}
+
+func unknownUnit(t *testing.T, s suite) {
+	known := s.Host.Install(t, Service{})
+	for name, err := range s.calls(t.Context(), "no-"+known) {
+		wantError(t, name, err, service.ErrNotFound)
+	}
+}
+
+func hostileNames(t *testing.T, s suite) {
+	known := s.Host.Install(t, Service{})
+	for _, unit := range []string{"", " ", ".", "..", "-h", "--all", "../" + known, "/etc/" + known, known + "\n", known + "\x00", known + " " + known, known + ";reboot", "*", "$(reboot)"} {
+		for name, err := range s.calls(t.Context(), unit) {
+			if err == nil {
+				t.Errorf("%s of %q gave no error", name, unit)
+			}
+		}
+	}
+	if st := s.status(t, known); st.State != service.StateStopped {
+		t.Errorf("a hostile name had an effect: %+v", st)
+	}
+}
+
+func permission(t *testing.T, s suite) {
+	st := s.up(t, Service{})
+	wantError(t, "kill", s.Unprivileged.KillMain(t.Context(), st.Unit, st), service.ErrPermission)
+	if now := s.status(t, st.Unit); now != st {
+		t.Errorf("a refused kill had an effect: %+v, then %+v", st, now)
+	}
+	s.Host.Operate(t, Stop, st.Unit)
+	s.untilState(t, st.Unit, service.StateStopped)
+	wantError(t, "start", s.Unprivileged.Start(t.Context(), st.Unit), service.ErrPermission)
+	if now := s.status(t, st.Unit); now.State != service.StateStopped {
+		t.Errorf("a refused start had an effect: %+v", now)
+	}
+}
+
+func managerGone(t *testing.T, s suite) {
+	st := s.up(t, Service{})
+	restore := s.Host.Disconnect(t, false)
+	for name, err := range s.calls(t.Context(), st.Unit) {
+		wantError(t, name, err, service.ErrUnavailable)
+	}
+	restore()
+	if now := s.status(t, st.Unit); now != st {
+		t.Errorf("before %+v, afterwards %+v", st, now)
+	}
+}
+
+func managerHangs(t *testing.T, s suite) {
+	st := s.up(t, Service{})
+	restore := s.Host.Disconnect(t, true)
+	ctx, cancel := context.WithTimeout(t.Context(), short)
+	defer cancel()
+	began := time.Now()
+	for name, err := range s.calls(ctx, st.Unit) {
+		wantError(t, name, err, service.ErrUnavailable)
+		wantError(t, name, err, context.DeadlineExceeded)
+	}
+	if took := time.Since(began); took > 5*short {
+		t.Errorf("a deadline of %v took %v", short, took)
+	}
+	restore()
+	s.status(t, st.Unit)
+}
+
+func deadlineDuringStart(t *testing.T, s suite) {
+	unit := s.Host.Install(t, Service{StartTakes: 2 * time.Second})
+	ctx, cancel := context.WithTimeout(t.Context(), short)
+	defer cancel()
+	began := time.Now()
+	wantError(t, "start", s.Manager.Start(ctx, unit), context.DeadlineExceeded)
+	if took := time.Since(began); took > 5*short {
+		t.Errorf("a deadline of %v took %v", short, took)
+	}
+	s.untilState(t, unit, service.StateRunning)
+}
+
+func contextEnded(t *testing.T, s suite) {
+	st := s.up(t, Service{Restart: "always"})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, err := range s.calls(ctx, st.Unit) {
+		wantError(t, name, err, context.Canceled)
+	}
+	if now := s.status(t, st.Unit); now != st {
+		t.Errorf("a cancelled call had an effect: %+v, then %+v", st, now)
+	}
+}
+
+func concurrentUse(t *testing.T, s suite) {
+	unit := s.Host.Install(t, Service{})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 5 {
+				if _, err := s.Manager.Status(t.Context(), unit); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		wg.Go(func() {
+			if err := s.Manager.Start(t.Context(), unit); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	s.untilState(t, unit, service.StateRunning)
+}
+
+// watching is a Watch in progress.
+type watching struct {
+	woken chan struct{}
+	ended chan error
+	stop  context.CancelFunc
+}
+
+// watch starts a Watch, waits for its first wake-up and lets things settle.
+func (s suite) watch(t *testing.T, units ...string) watching {
+	t.Helper()
+	w, ok := s.Manager.(service.Watcher)
+	if !ok {
+		t.Skip("this manager cannot tell of changes")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	v := watching{woken: make(chan struct{}, 1), ended: make(chan error, 1), stop: cancel}
+	go func() {
+		v.ended <- w.Watch(ctx, units, func() {
+			select {
+			case v.woken <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-v.ended
+	})
+	v.wantWake(t, s.Patience, "subscription")
+	v.settle()
+	return v
+}
+
+// settle waits until nothing woke for a while.
+func (v watching) settle() {
+	for quiet := false; !quiet; {
+		select {
+		case <-v.woken:
+		case <-time.After(short):
+			quiet = true
+		}
+	}
+}
+
+func (v watching) wantWake(t *testing.T, patience time.Duration, what string) {
+	t.Helper()
+	select {
+	case <-v.woken:
+	case err := <-v.ended:
+		v.ended <- err
+		t.Fatalf("%s: watch ended: %v", what, err)
+	case <-time.After(patience):
+		t.Fatalf("%s: not woken", what)
+	}
+}
+
+func (v watching) wantEnd(t *testing.T, patience time.Duration, want error) {
+	t.Helper()
+	select {
+	case err := <-v.ended:
+		v.ended <- err
+		wantError(t, "watch", err, want)
+	case <-time.After(patience):
+		t.Fatal("watch did not end")
+	}
+}
+
+func watchWakes(t *testing.T, s suite) {
+	st := s.up(t, Service{Restart: "on-failure", RestartDelay: 10 * time.Millisecond})
+	other := s.up(t, Service{})
+	v := s.watch(t, st.Unit)
+	s.Host.Crash(t, st.Unit)
+	v.wantWake(t, s.Patience, "crash")
+	s.until(t, st.Unit, "restart", func(now service.Status) bool { return now.Restarts == 1 })
+	v.settle()
+	s.Host.Operate(t, Stop, st.Unit)
+	v.wantWake(t, s.Patience, "stop")
+	v.settle()
+	if err := s.Manager.Start(t.Context(), st.Unit); err != nil {
+		t.Fatal(err)
+	}
+	v.wantWake(t, s.Patience, "start")
+	v.settle()
+	s.Host.Crash(t, other.Unit)
+	s.untilState(t, other.Unit, service.StateFailed)
+	select {
+	case <-v.woken:
+		t.Error("woken by a unit that is not watched")
+	case <-time.After(short):
+	}
+}
+
+func watchEnablement(t *testing.T, s suite) {
+	st := s.up(t, Service{})
+	v := s.watch(t, st.Unit)
+	s.Host.Operate(t, Disable, st.Unit)
+	v.wantWake(t, s.Patience, "disable")
+}
+
+func watchEnds(t *testing.T, s suite) {
+	v := s.watch(t, s.Host.Install(t, Service{}))
+	v.stop()
+	v.wantEnd(t, s.Patience, context.Canceled)
+}
+
+func watchLost(t *testing.T, s suite) {
+	unit := s.Host.Install(t, Service{})
+	v := s.watch(t, unit)
+	restore := s.Host.Disconnect(t, false)
+	v.wantEnd(t, s.Patience, service.ErrUnavailable)
+	restore()
+	s.watch(t, unit)
+}

@@ -1,0 +1,263 @@
+// Package systemd is the service manager contract on systemd, through D-Bus.
+//
+// It owns one connection, to the system bus or, for root where no bus runs, to systemd's own socket. It is opened on
+// first use, shared by calls and signals, and opened again by the next call after it broke; how often to try is up to
+// the caller. It promises that nothing is polled, that every method obeys its context even while the bus or systemd
+// hangs, that no job of an operator is ever replaced, and that a kill reaches the main process only. It deliberately
+// does not enable, unmask, stop or restart anything, and it does not run systemctl.
+//
+// The connection is godbus's and not go-systemd's: that one opens two sockets per client, ties their life to the
+// context they were dialled with, and waits without a deadline while it installs its matches.
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// Config says where systemd is reached. The zero value is not valid; start from [Default].
+type Config struct {
+	Bus    string // unix socket of the system bus
+	Direct string // systemd's own socket, tried by root if the bus cannot be used; empty for never
+}
+
+// Default returns the sockets of every distribution known.
+func Default() Config {
+	return Config{Bus: "/run/dbus/system_bus_socket", Direct: "/run/systemd/private"}
+}
+
+// Validate reports every problem of the configuration.
+func (c Config) Validate() error {
+	var errs []error
+	if !filepath.IsAbs(c.Bus) {
+		errs = append(errs, fmt.Errorf("bus: %q is not an absolute path", c.Bus))
+	}
+	if c.Direct != "" && !filepath.IsAbs(c.Direct) {
+		errs = append(errs, fmt.Errorf("direct: %q is not an absolute path", c.Direct))
+	}
+	return errors.Join(errs...)
+}
+
+// Deps are what a Manager needs from outside.
+type Deps struct {
+	Logger *slog.Logger // nil discards
+}
+
+// Manager is systemd. Make one with [New].
+type Manager struct {
+	config Config
+	log    *slog.Logger
+
+	// dialing holds a token while a connection is being opened: at most one attempt at a time.
+	dialing chan struct{}
+
+	mu     sync.Mutex // guards conn and closed
+	conn   *conn
+	closed bool
+}
+
+var (
+	_ service.Manager = (*Manager)(nil)
+	_ service.Watcher = (*Manager)(nil)
+)
+
+// New returns a Manager without connecting.
+func New(config Config, deps Deps) (*Manager, error) {
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("configure systemd: %w", err)
+	}
+	if deps.Logger == nil {
+		deps.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Manager{config: config, log: deps.Logger, dialing: make(chan struct{}, 1)}, nil
+}
+
+// Close ends the connection, which fails whatever is in progress with service.ErrUnavailable. It is idempotent; no
+// method connects again afterwards.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	if m.conn != nil {
+		m.conn.close()
+		m.conn = nil
+	}
+	return nil
+}
+
+// current returns the connection if it still stands.
+func (m *Manager) current() (*conn, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return nil, fmt.Errorf("%w: closed", service.ErrUnavailable)
+	}
+	if m.conn != nil && m.conn.bus.Connected() {
+		return m.conn, nil
+	}
+	m.conn = nil
+	return nil, nil
+}
+
+// connect returns the connection and opens one if there is none. Callers that come while another one is connecting
+// wait for it.
+func (m *Manager) connect(ctx context.Context) (*conn, error) {
+	if c, err := m.current(); c != nil || err != nil {
+		return c, err
+	}
+	select {
+	case m.dialing <- struct{}{}:
+		defer func() { <-m.dialing }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("connect to systemd: %w", wrap(ctx.Err()))
+	}
+	if c, err := m.current(); c != nil || err != nil {
+		return c, err
+	}
+	c, err := open(ctx, m.config)
+	if err != nil {
+		return nil, fmt.Errorf("connect to systemd: %w", wrap(err))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		c.close()
+		return nil, fmt.Errorf("%w: closed", service.ErrUnavailable)
+	}
+	m.conn = c
+	m.log.Debug("connected to systemd", "direct", c.direct)
+	return c, nil
+}
+
+// Status implements service.Manager. ErrNotFound is returned for a unit without a file even while it still runs: it
+// could not be started again.
+func (m *Manager) Status(ctx context.Context, unit string) (service.Status, error) {
+	c, err := m.prepare(ctx, unit)
+	if err != nil {
+		return service.Status{}, fmt.Errorf("read status of %q: %w", unit, err)
+	}
+	st, err := c.status(ctx, unit)
+	if err != nil {
+		return service.Status{}, fmt.Errorf("read status of %q: %w", unit, err)
+	}
+	return st, nil
+}
+
+// Start implements service.Manager. The job is enqueued with mode "fail": the default, "replace", would cancel the job
+// of an operator (FAULTS.md F09). A unit that waits for its automatic restart is started at once.
+func (m *Manager) Start(ctx context.Context, unit string) error {
+	c, err := m.prepare(ctx, unit)
+	if err != nil {
+		return fmt.Errorf("start unit %q: %w", unit, err)
+	}
+	if err := c.start(ctx, unit); err != nil {
+		return fmt.Errorf("start unit %q: %w", unit, err)
+	}
+	return nil
+}
+
+// KillMain implements service.Manager. systemd resolves the main process itself, so that a reused pid cannot be hit
+// (FAULTS.md T15). Between the comparison and the kill lies one call; a main process that is replaced in that moment
+// is killed in place of the one observed.
+func (m *Manager) KillMain(ctx context.Context, unit string, want service.Status) error {
+	c, err := m.prepare(ctx, unit)
+	if err != nil {
+		return fmt.Errorf("kill main process of %q: %w", unit, err)
+	}
+	if err := c.killMain(ctx, unit, want); err != nil {
+		return fmt.Errorf("kill main process of %q: %w", unit, err)
+	}
+	return nil
+}
+
+// prepare checks the name before anything is sent and returns the connection.
+func (m *Manager) prepare(ctx context.Context, unit string) (*conn, error) {
+	if err := checkName(unit); err != nil {
+		return nil, err
+	}
+	return m.connect(ctx)
+}
+
+// status reads all properties in one call. Only if a job is pending, its type costs another one.
+func (c *conn) status(ctx context.Context, unit string) (service.Status, error) {
+	props, err := c.properties(ctx, unitPath(unit))
+	if err != nil {
+		return service.Status{}, err
+	}
+	st, err := parse(unit, props)
+	if err != nil || st.Job == "" {
+		return st, err
+	}
+	var kind dbus.Variant
+	err = c.call(ctx, jobPath(props), propertiesIface+".Get", []any{&kind}, jobIface, "JobType")
+	if err != nil {
+		if ctx.Err() != nil {
+			return service.Status{}, err
+		}
+		// The job ended in between. What it did is not in these properties yet, so the unit still counts as busy.
+		return st, nil
+	}
+	if s, ok := kind.Value().(string); ok && s != "" {
+		st.Job = s
+	}
+	return st, nil
+}
+
+func (c *conn) start(ctx context.Context, unit string) error {
+	st, err := c.status(ctx, unit)
+	if err != nil {
+		return err
+	}
+	if st.Job != "" && st.Job != "start" {
+		return fmt.Errorf("%w: %s", service.ErrBusy, st.Job)
+	}
+	if st.State == service.StateFailed {
+		// A start limit is the only reason why this is needed, but it cannot be told from the properties: Result
+		// stays what the last run ended with (FAULTS.md L7).
+		if err := c.call(ctx, managerPath, managerIface+".ResetFailedUnit", nil, unit); err != nil {
+			return err
+		}
+	}
+	w, err := c.expectJob(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.forgetJob(w)
+	var job dbus.ObjectPath
+	if err := c.call(ctx, managerPath, managerIface+".StartUnit", []any{&job}, unit, "fail"); err != nil {
+		return err
+	}
+	result, err := c.awaitJob(ctx, w, job)
+	if err != nil {
+		return err
+	}
+	if result != "done" {
+		return fmt.Errorf("the start job ended with %q", result)
+	}
+	return nil
+}
+
+func (c *conn) killMain(ctx context.Context, unit string, want service.Status) error {
+	st, err := c.status(ctx, unit)
+	if err != nil {
+		return err
+	}
+	if want.MainPID <= 0 || want.InvocationID == "" {
+		return fmt.Errorf("%w: no main process was observed", service.ErrChanged)
+	}
+	if st.MainPID != want.MainPID || st.InvocationID != want.InvocationID {
+		return fmt.Errorf("%w: main process %d of invocation %q, observed %d of %q",
+			service.ErrChanged, st.MainPID, st.InvocationID, want.MainPID, want.InvocationID)
+	}
+	// "main", never "all": the children are PostgreSQL (FACTS.md §3.1).
+	return c.call(ctx, managerPath, managerIface+".KillUnit", nil, unit, "main", int32(syscall.SIGKILL))
+}
