@@ -1,0 +1,98 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+)
+
+const reference = "../../packaging/pgpatrol.yaml"
+
+func readFile(t testing.TB, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestReference_StatesTheDefaults(t *testing.T) {
+	got := mustParse(t, readFile(t, reference))
+	got.Node, got.Scope, got.Etcd.Endpoints = "", "", nil // required, so the file holds an example
+	if diff := cmp.Diff(Default(), got); diff != "" {
+		t.Errorf("(-Default +%s)\n%s", reference, diff)
+	}
+}
+
+// TestReference_NamesEveryKey sets everything that is commented out: it must still be valid, and no field be empty.
+func TestReference_NamesEveryKey(t *testing.T) {
+	text := strings.ReplaceAll(uncomment(readFile(t, reference)), "http://127.0.0.1:2379", "https://127.0.0.1:2379")
+	c := mustParse(t, text)
+	checkFilled(t, reflect.ValueOf(c), "")
+}
+
+// uncomment removes the # from settings: lines that begin with #key, and those below it with two spaces after the #.
+func uncomment(text string) string {
+	setting, below := regexp.MustCompile(`^ *#[a-z_]+:`), regexp.MustCompile(`^ *#  `)
+	lines, inside := strings.Split(text, "\n"), false
+	for i, line := range lines {
+		inside = setting.MatchString(line) || inside && below.MatchString(line)
+		if inside {
+			lines[i] = strings.Replace(line, "#", "", 1)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func checkFilled(t testing.TB, v reflect.Value, path string) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if name := v.Type().Field(i).Tag.Get("yaml"); name != "-" {
+				checkFilled(t, v.Field(i), join(path, name))
+			}
+		}
+	case reflect.Slice:
+		if v.Len() == 0 {
+			t.Errorf("%s is not in %s", path, reference)
+			return
+		}
+		checkFilled(t, v.Index(0), path)
+	default:
+		if v.IsZero() {
+			t.Errorf("%s is not in %s", path, reference)
+		}
+	}
+}
+
+func TestExamples_Homelab(t *testing.T) {
+	files, err := filepath.Glob("../../packaging/examples/homelab/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, file := range files {
+		member := strings.TrimSuffix(filepath.Base(file), ".yaml")
+		t.Run(member, func(t *testing.T) {
+			c, err := Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			policy := node.Policy{Adjust: node.ModeObserve, Revive: node.ModeAuto, Disrupt: node.ModeObserve, Expedite: node.ModeOff}
+			want := node.Spec{Node: member, Scope: "nocodb-cluster", Policy: policy, Patroni: []node.PatroniSpec{
+				{Service: "patroni", Member: member, Unit: "patroni.service", Policy: policy},
+			}}
+			if diff := cmp.Diff(want, c.Spec()); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
