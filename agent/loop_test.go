@@ -1,0 +1,193 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/node/nodetest"
+	"github.com/pgpatrol/pgpatrol/agent/observer"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// world is what the loop under test sees: a story by the second, and a target that a kill heals.
+type world struct {
+	tell func(sec int, depth observer.Depth) []nodetest.Change
+
+	mu       sync.Mutex // guards the rest
+	attempts []node.Attempt
+	executed []node.Action
+	settled  []node.AttemptResult
+	plans    []node.Plan
+	healed   bool
+	mute     bool // the executor does not heal
+}
+
+// epoch keeps instants away from zero, which means "never".
+const epoch = time.Hour
+
+type clock struct{ start time.Time }
+
+func (c clock) Now() node.Instant              { return node.Instant(epoch + time.Since(c.start)) }
+func (c clock) BootID() (string, error)        { return nodetest.BootID, nil }
+func (c clock) Uptime() (time.Duration, error) { return epoch, nil }
+
+func (w *world) Execute(_ context.Context, a node.Action) (node.AttemptResult, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.executed = append(w.executed, a)
+	w.healed = !w.mute
+	w.attempts = append(w.attempts, node.Attempt{
+		ActionID: a.ID, Verb: a.Verb, Class: a.Class, Service: a.Service, Finding: a.Finding, BootID: nodetest.BootID,
+		At: node.Instant(epoch + time.Since(began)), Done: true, Result: node.ResultExecuted, Before: a.Before, Expect: a.Expect, Settle: a.Settle,
+	})
+	return node.ResultExecuted, nil
+}
+
+func (w *world) Settle(_ context.Context, a node.Attempt, r node.AttemptResult, _ string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.attempts {
+		if w.attempts[i].At == a.At {
+			w.attempts[i].Result = r
+		}
+	}
+	w.settled = append(w.settled, r)
+	return nil
+}
+
+// began is the start of the bubble's clock: synctest starts every bubble at the same moment.
+var began = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// runLoop runs the loop for d of fake time.
+func runLoop(t *testing.T, w *world, mode node.Mode, d time.Duration, change func(*loop)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := clock{start: began}
+		ctx, cancel := context.WithTimeout(t.Context(), d)
+		defer cancel()
+		l := &loop{
+			observe: func(_ context.Context, depth observer.Depth) node.Snapshot {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				changes := []nodetest.Change{nodetest.LeaseLeft(29 * time.Second)}
+				if !w.healed {
+					changes = w.tell(int(time.Since(began).Seconds()), depth)
+				} else {
+					changes = append(changes, nodetest.WithUnit(func(s *service.Status) { s.InvocationID, s.MainPID = "new", 501 }),
+						nodetest.With(func(p *node.PatroniFacts) { p.Process.Value.PID = 501 }))
+				}
+				s := nodetest.Snap(time.Duration(c.Now()), changes...)
+				s.Confirm = depth == observer.Confirm
+				if s.Confirm {
+					s.DCS.Writable = node.Seen(true, "etcd", s.Now)
+				}
+				return s
+			},
+			attempts: func() []node.Attempt {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				return append([]node.Attempt(nil), w.attempts...)
+			},
+			healthy: func() error { return nil },
+			record:  func(recorded) {},
+			publish: func(_ node.Snapshot, p node.Plan) { w.plans = append(w.plans, p) },
+			alive:   func() {}, exec: w, host: c, started: c.Now(), problem: func() string { return "" },
+			wake: make(chan struct{}, 1), logger: slog.New(slog.DiscardHandler), spec: nodetest.Spec(mode), planned: c.Now(),
+		}
+		if change != nil {
+			change(l)
+		}
+		if err := l.run(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("loop ended with %v", err)
+		}
+	})
+}
+
+// hungFrom is a leader whose Patroni is stopped from that second on.
+func hungFrom(sec int) func(int, observer.Depth) []nodetest.Change {
+	return func(i int, _ observer.Depth) []nodetest.Change {
+		if i < sec {
+			return []nodetest.Change{nodetest.LeaseLeft(27 * time.Second)}
+		}
+		return []nodetest.Change{nodetest.Stopped(), nodetest.LeaseLeft(max(0, time.Duration(24-(i-sec))*time.Second))}
+	}
+}
+
+func TestLoop_HealsOnceAndVerifies(t *testing.T) {
+	w := &world{tell: hungFrom(10)}
+	runLoop(t, w, node.ModeAuto, 2*time.Minute, nil)
+	if len(w.executed) != 1 {
+		t.Fatalf("%d actions, want 1", len(w.executed))
+	}
+	if len(w.settled) != 1 || w.settled[0] != node.ResultVerified {
+		t.Errorf("settled as %v, want verified once", w.settled)
+	}
+}
+
+func TestLoop_ObservesByDefault(t *testing.T) {
+	w := &world{tell: hungFrom(10)}
+	runLoop(t, w, node.ModeObserve, time.Minute, nil)
+	if len(w.executed) != 0 {
+		t.Errorf("%d actions under observe", len(w.executed))
+	}
+	if last := w.plans[len(w.plans)-1]; len(last.Refused) == 0 {
+		t.Errorf("the plan does not say what would have been done: %s", last.Summary)
+	}
+}
+
+// What the first look allows and the second, fresh one does not, is not done.
+func TestLoop_ConfirmsWithFreshFacts(t *testing.T) {
+	hung := hungFrom(0)
+	w := &world{tell: func(i int, d observer.Depth) []nodetest.Change {
+		if d == observer.Confirm {
+			return []nodetest.Change{nodetest.LeaseLeft(29 * time.Second)} // it has come back meanwhile
+		}
+		return hung(i, d)
+	}}
+	runLoop(t, w, node.ModeAuto, 20*time.Second, nil)
+	if len(w.executed) != 0 {
+		t.Errorf("%d actions although the confirming look saw a healthy Patroni", len(w.executed))
+	}
+}
+
+// A heal that does not work is not repeated blindly, and is judged as what it is.
+func TestLoop_UnverifiedIsNotRepeated(t *testing.T) {
+	w := &world{tell: hungFrom(10), mute: true}
+	runLoop(t, w, node.ModeAuto, 90*time.Second, nil)
+	if len(w.executed) != 1 {
+		t.Errorf("%d actions, want 1", len(w.executed))
+	}
+	if len(w.settled) != 1 || w.settled[0] != node.ResultUnverified {
+		t.Errorf("settled as %v, want unverified once", w.settled)
+	}
+}
+
+func TestLoop_BrokenJournalOnlyObserves(t *testing.T) {
+	w := &world{tell: hungFrom(10)}
+	runLoop(t, w, node.ModeAuto, time.Minute, func(l *loop) { l.healthy = func() error { return errors.New("no space left") } })
+	if len(w.executed) != 0 {
+		t.Errorf("%d actions without a journal", len(w.executed))
+	}
+}
+
+// A policy that is switched to auto acts on what was already proved.
+func TestLoop_PolicySwappedInPlace(t *testing.T) {
+	w := &world{tell: hungFrom(0)}
+	runLoop(t, w, node.ModeObserve, 30*time.Second, func(l *loop) {
+		alive := 0
+		l.alive = func() {
+			if alive++; alive == 10 {
+				l.setSpec(nodetest.Spec(node.ModeAuto))
+			}
+		}
+	})
+	if len(w.executed) != 1 {
+		t.Errorf("%d actions after the policy was switched to auto, want 1", len(w.executed))
+	}
+}

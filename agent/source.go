@@ -1,0 +1,58 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/api"
+	"github.com/pgpatrol/pgpatrol/agent/journal"
+)
+
+var _ api.Source = (*Agent)(nil)
+
+// Status implements api.Source.
+func (a *Agent) Status(context.Context) (api.Status, error) {
+	cfg, now := a.config(), a.o.Host.Now()
+	st := api.Status{
+		Version: a.o.Version, Node: cfg.Node, Scope: cfg.Scope, Now: now, Wall: time.Now(), StartedAgo: now.Sub(a.started),
+		Policy: cfg.Spec().Policy, ConfigProblem: a.configProblem(),
+	}
+	if v := a.view.Load(); v != nil {
+		st.Snapshot, st.Plan = &v.snap, &v.plan
+	}
+	return st, nil
+}
+
+// Plan implements api.Source.
+func (a *Agent) Plan(context.Context) (api.PlanReply, error) {
+	v := a.view.Load()
+	if v == nil {
+		return api.PlanReply{}, api.ErrNotReady
+	}
+	return api.PlanReply{Now: a.o.Host.Now(), Plan: v.plan}, nil
+}
+
+// History implements api.Source.
+func (a *Agent) History(_ context.Context, q api.HistoryQuery) (api.History, error) {
+	kinds := make([]journal.Kind, len(q.Kinds))
+	for i, k := range q.Kinds {
+		kinds[i] = journal.Kind(k)
+	}
+	records, err := a.journal.Records(journal.Query{Limit: q.Limit, Kinds: kinds})
+	if err != nil {
+		return api.History{}, err
+	}
+	out := api.History{Records: make([]api.Record, 0, len(records))}
+	for _, r := range records {
+		shown := api.Record{
+			Seq: r.Seq, Wall: r.Wall, BootID: r.BootID, At: r.At, Kind: string(r.Kind), Finding: r.Finding, Plan: r.Plan,
+			Action: r.Action, Text: r.Text,
+		}
+		if r.Result != nil {
+			o := api.Outcome(*r.Result)
+			shown.Result = &o
+		}
+		out.Records = append(out.Records, shown)
+	}
+	return out, nil
+}
