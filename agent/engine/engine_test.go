@@ -116,11 +116,15 @@ func TestStep_Stories(t *testing.T) {
 		},
 		{
 			name: "F04 zombie with a stopped Patroni", seconds: 5, finding: node.ZombiePrimary, found: when{1, 2}, verb: node.SoftKill, act: when{1, 2},
-			tell: func(int) []nodetest.Change { return []nodetest.Change{nodetest.Stopped(), nodetest.Led(nodetest.Other, true)} },
+			tell: func(int) []nodetest.Change {
+				return []nodetest.Change{nodetest.Stopped(), nodetest.Led(nodetest.Other, true)}
+			},
 		},
 		{
 			name: "F04 zombie with a failed unit", seconds: 5, finding: node.ZombiePrimary, found: when{1, 2}, verb: node.StartFailed, act: when{1, 2},
-			tell: func(int) []nodetest.Change { return []nodetest.Change{nodetest.Failed("signal"), nodetest.Led(nodetest.Other, true)} },
+			tell: func(int) []nodetest.Change {
+				return []nodetest.Change{nodetest.Failed("signal"), nodetest.Led(nodetest.Other, true)}
+			},
 		},
 		{
 			name: "an old primary whose Patroni answers demotes by itself", seconds: 30, finding: node.ZombiePrimary, found: when{1, 2}, verb: node.SoftKill, act: never,
@@ -168,7 +172,9 @@ func TestStep_Stories(t *testing.T) {
 		},
 		{
 			name: "F33 leaderless", seconds: 60, finding: node.Leaderless, found: when{40, 41}, verb: node.SoftKill, act: never,
-			tell: func(int) []nodetest.Change { return []nodetest.Change{cl(func(c *node.Cluster) { c.Leader = nil }), lease(5)} },
+			tell: func(int) []nodetest.Change {
+				return []nodetest.Change{cl(func(c *node.Cluster) { c.Leader = nil }), lease(5)}
+			},
 		},
 		{
 			name: "F40 etcd silent: no judgement on a hung Patroni", seconds: 60, finding: node.PatroniHung, found: never, verb: node.SoftKill, act: never,
@@ -242,7 +248,9 @@ func TestStep_Stories(t *testing.T) {
 		{
 			name: "hostile keys", seconds: 5, finding: node.DCSKeyInvalid, found: when{0, 0}, verb: node.SoftKill, act: never,
 			tell: func(int) []nodetest.Change {
-				return []nodetest.Change{cl(func(c *node.Cluster) { c.Problems = []node.KeyProblem{{Key: "members/x", Reason: "control characters"}} })}
+				return []nodetest.Change{cl(func(c *node.Cluster) {
+					c.Problems = []node.KeyProblem{{Key: "members/x", Reason: "control characters"}}
+				})}
 			},
 		},
 	}

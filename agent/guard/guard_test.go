@@ -127,7 +127,9 @@ func TestPlan_GuardsRefuse(t *testing.T) {
 		{name: "just booted, crashed", action: startFailed(), base: failed, change: func(s *node.Snapshot) { s.Uptime = time.Minute }},
 		{name: "leader changed 40 s ago", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(40) }), refused: node.GuardLeaderChange},
 		{name: "leader changed 40 s ago, fence", action: fence(), base: append(hung, nodetest.Led(nodetest.Other, true)), tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(40) })},
-		{name: "it answers after all", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Liveness.Value = probe.Liveness{Outcome: probe.OutcomeAnswered, Status: 200} }), refused: node.GuardLeaderSafety},
+		{name: "it answers after all", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) {
+			p.Liveness.Value = probe.Liveness{Outcome: probe.OutcomeAnswered, Status: 200}
+		}), refused: node.GuardLeaderSafety},
 		{name: "lease nearly over", action: softKill(), base: hung, change: nodetest.LeaseLeft(4 * time.Second), refused: node.GuardLeaseWindow},
 		{name: "lease unknown", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.DCS.LeaderLease.Known = false }, refused: node.GuardLeaseWindow},
 		{name: "disrupt before the lease proves it", action: disrupt(), base: hung, change: nodetest.LeaseLeft(22 * time.Second), refused: node.GuardLeaseWindow},
