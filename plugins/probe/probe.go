@@ -95,12 +95,24 @@ type Postgres struct {
 	ProcessState   string `json:"process_state,omitempty"`   // of the postmaster, as in /proc/PID/stat
 	Standby        bool   `json:"standby,omitempty"`         // standby.signal or recovery.signal is present
 	Port           int    `json:"port,omitempty"`
-	CGroupUnit     string `json:"cgroup_unit,omitempty"` // the unit whose control group holds the postmaster
+	ServerStatus   string `json:"server_status,omitempty"` // as its lock file says: starting, ready, standby, stopping
+	CGroupUnit     string `json:"cgroup_unit,omitempty"`   // the unit whose control group holds the postmaster
 }
 
 // Writable reports whether this server accepts writes: a postmaster lives on the directory and its control file says
-// "in production". Recovery ends with that state, so a standby or a server in crash recovery never shows it.
-func (p Postgres) Writable() bool { return p.Running && p.ControlState == ControlInProduction }
+// "in production". A standby or a server in crash recovery does not show that state, with one exception that the status
+// in the lock file uncovers: a server that was killed as a primary leaves it behind, and the next one changes it only
+// after it has synced the whole data directory, which can take minutes.
+func (p Postgres) Writable() bool {
+	return p.Running && p.ControlState == ControlInProduction &&
+		p.ServerStatus != ServerStarting && p.ServerStatus != ServerStandby
+}
+
+// Values of ServerStatus that exclude writes.
+const (
+	ServerStarting = "starting" // does not accept sessions yet
+	ServerStandby  = "standby"  // accepts sessions, in recovery
+)
 
 // ControlInProduction is pg_controldata's wording for a server that has left recovery.
 const ControlInProduction = "in production"
@@ -162,6 +174,8 @@ type ConfigCheck struct {
 	Scope    string   `json:"scope,omitempty"` // the file's own top-level "scope", empty if it has none
 	Valid    bool     `json:"valid"`
 	Problems []string `json:"problems,omitempty"` // the validator's lines, redacted and bounded
+	// Unreachable holds the validator's complaints about a DCS that it could not connect to: no fault of the file.
+	Unreachable []string `json:"unreachable,omitempty"`
 }
 
 // LogMark is what Patroni's own log says of how this data directory came to be (FAULTS.md L32).
