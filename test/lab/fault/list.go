@@ -3,7 +3,9 @@ package fault
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/pgpatrol/pgpatrol/test/lab/stack"
 )
@@ -47,13 +49,13 @@ echo $! >> /run/lab/pids`),
 			Undo: script(killLeftOvers),
 		},
 		{
-			Name: "rest-saturate", ID: "F17", Kind: stack.Postgres, Summary: "hundreds of slow clients on Patroni's REST port while its loop lives and the lease is renewed",
+			Name: "rest-saturate", ID: "F17", Kind: stack.Postgres, Summary: "a crowd of slow and busy clients on Patroni's REST port while its loop lives and the lease is renewed",
 			Do: saturate, Undo: script(killLeftOvers),
 		},
 		{
-			Name: "loop-stuck", ID: "F18", Kind: stack.Postgres, Summary: "Patroni's loop blocks for good in open(2) of its configuration while its REST threads live on",
+			Name: "loop-stuck", ID: "F18", Kind: stack.Postgres, Summary: "Patroni's loop blocks for good in open(2) of a FIFO while its REST threads live on",
 			Do: loopStuck,
-			// Any signal with a handler interrupts the open; Python then opens the path again, which is a file by now.
+			// Any signal with a handler interrupts the open; Python then opens the path again, which is a regular file by now.
 			Undo: script(`p=$(mp); rm -f /run/lab/loop-stuck; [ "$p" = 0 ] || kill -HUP "$p"`),
 		},
 	}
@@ -153,25 +155,32 @@ func networkFaults() []Fault {
 	}
 }
 
-// loopStuck makes Patroni's main thread sleep in open(2) of a FIFO that stands where its configuration was, and then
-// puts the configuration back, so that every other reader finds it whole. It returns only when the thread sleeps
-// there: the reload is taken up at the next turn of the loop.
+// loopStuck makes Patroni's main thread sleep in open(2) of a FIFO, and then puts back the file that stood in its
+// place, so that every other reader finds it whole. Patroni does not open a configuration of its own that is not a
+// regular file (4.0.7, config.py), but it writes postgresql.conf without looking: a harmless change of a parameter in
+// the dynamic configuration makes its loop do that. The REST threads live on. PostgreSQL reads the file only when it
+// is told to. It returns only when the thread really sleeps there.
 func loopStuck(ctx context.Context, s *stack.Stack, n stack.Node) error {
-	if err := script(`c=/etc/patroni/config.yml
-mkfifo -m 0600 "$c.fifo"; chown postgres:postgres "$c.fifo"
-cp -p "$c" "$c.whole"; mv "$c.fifo" "$c"; touch /run/lab/loop-stuck
-systemctl reload patroni`)(ctx, s, n); err != nil {
+	if err := script(`f=/var/lib/postgresql/17/patroni/postgresql.conf
+mkfifo -m 0600 "$f.fifo"; chown postgres:postgres "$f.fifo"
+cp -p "$f" "$f.whole"; mv "$f.fifo" "$f"; touch /run/lab/loop-stuck`)(ctx, s, n); err != nil {
 		return err
 	}
+	// A value that was never used before: the loop writes the file only when something changed.
+	change := fmt.Sprintf(`{"postgresql":{"parameters":{"log_min_duration_statement":%d}}}`, 3_600_000+rand.IntN(1_000_000))
+	err := s.PatchConfig(ctx, change)
+	if err == nil {
+		err = waitStuck(ctx, s, n)
+	}
+	return errors.Join(err, script(`f=/var/lib/postgresql/17/patroni/postgresql.conf; mv "$f.whole" "$f"`)(ctx, s, n))
+}
+
+func waitStuck(ctx context.Context, s *stack.Stack, n stack.Node) error {
 	// As the same user: the engine's containers may not look into other users' processes.
 	const wait = `p=$(systemctl show -p MainPID --value patroni.service)
 for i in $(seq 150); do case "$(cat /proc/$p/task/$p/wchan)" in *partner*|*fifo*) exit 0;; esac; sleep .2; done
 echo "main thread sleeps in: $(cat /proc/$p/task/$p/wchan)"; exit 1`
-	out, err := s.Docker(ctx, "exec", "-u", "postgres", s.Container(n), "sh", "-c", wait)
-	if back := script(`mv /etc/patroni/config.yml.whole /etc/patroni/config.yml`)(ctx, s, n); back != nil {
-		return back
-	}
-	if err != nil {
+	if out, err := s.Docker(ctx, "exec", "-u", "postgres", s.Container(n), "sh", "-c", wait); err != nil {
 		return fmt.Errorf("wait for the loop to block: %w: %s", err, out)
 	}
 	return nil

@@ -5,11 +5,11 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,17 +22,20 @@ var agentText string
 
 // Where an installed agent keeps its things, the same on every machine of a user.
 const (
-	AgentBinary  = "/usr/bin/pgpatrol"
+	AgentBinary  = "/usr/local/bin/pgpatrol"
 	AgentConfig  = "/etc/pgpatrol/pgpatrol.yaml"
 	AgentJournal = "/var/lib/pgpatrol/journal.jsonl"
 )
+
+// unpacked is where the lab puts what a user would have downloaded.
+const unpacked = "/opt/pgpatrol"
 
 // AgentOptions say how agents are installed.
 type AgentOptions struct {
 	Binary string            // a static Linux binary; built from ./cmd/pgpatrol where empty
 	Tags   string            // build tags, for example "failpoint"
 	Policy map[string]string // by action class; what is not named: revive auto, expedite off, the rest observe
-	Extra  string            // YAML lines appended to every configuration
+	Extra  string            // YAML lines appended to every configuration, at the top level
 	Env    map[string]string // environment of the service, for failpoints
 	Nodes  []string          // nodes to start an agent on; all where empty
 	Ready  time.Duration     // how long to wait for the agents' sockets; 30 s where zero
@@ -53,7 +56,7 @@ func (s *Stack) InstallAgents(ctx context.Context, o AgentOptions) error {
 		defer func() { _ = os.RemoveAll(filepath.Dir(bin)) }()
 		o.Binary = bin
 	}
-	unit, err := agentUnit(ctx)
+	root, err := moduleRoot(ctx)
 	if err != nil {
 		return err
 	}
@@ -67,8 +70,8 @@ func (s *Stack) InstallAgents(ctx context.Context, o AgentOptions) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	for _, n := range s.AgentNodes() {
-		if len(o.Nodes) == 0 || contains(o.Nodes, n.Name) {
-			g.Go(func() error { return s.installAgent(gctx, n, o, unit, hex.EncodeToString(sum[:])) })
+		if len(o.Nodes) == 0 || slices.Contains(o.Nodes, n.Name) {
+			g.Go(func() error { return s.installAgent(gctx, n, o, root, hex.EncodeToString(sum[:])) })
 		}
 	}
 	return g.Wait()
@@ -81,40 +84,13 @@ func tagFlags(tags string) []string {
 	return []string{"-tags", tags}
 }
 
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
-}
-
-// agentUnit returns the unit file that is shipped.
-func agentUnit(ctx context.Context) ([]byte, error) {
-	root, err := moduleRoot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, path := range []string{"packaging/systemd/pgpatrol.service", "packaging/pgpatrol.service"} {
-		b, err := os.ReadFile(filepath.Join(root, path))
-		if err == nil {
-			return b, nil
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("read unit file: %w", err)
-		}
-	}
-	return nil, errors.New("find packaging/systemd/pgpatrol.service: not there")
-}
-
-func (s *Stack) installAgent(ctx context.Context, n Node, o AgentOptions, unit []byte, sum string) error {
+// installAgent runs packaging/install inside the node, as a user would, and starts the service.
+func (s *Stack) installAgent(ctx context.Context, n Node, o AgentOptions, root, sum string) error {
 	cfg, err := s.agentConfig(n, o)
 	if err != nil {
 		return err
 	}
 	files := []file{
-		{Path: "/usr/lib/systemd/system/pgpatrol.service", Mode: 0o644, Data: unit},
 		{Path: AgentConfig, Mode: 0o640, Data: cfg},
 		{Path: "/etc/systemd/system/pgpatrol.service.d/lab-env.conf", Mode: 0o644, Data: environment(o.Env)},
 	}
@@ -122,10 +98,14 @@ func (s *Stack) installAgent(ctx context.Context, n Node, o AgentOptions, unit [
 		return err
 	}
 	// The binary is large: copied only when it changed.
-	if have, err := s.Exec(ctx, n, `sha256sum `+AgentBinary+` 2>/dev/null | cut -d' ' -f1`); err != nil || have != sum {
-		if err := s.copyTo(ctx, n, o.Binary, AgentBinary); err != nil {
+	have, err := s.Exec(ctx, n, `mkdir -p `+unpacked+`; rm -rf `+unpacked+`/packaging; sha256sum `+unpacked+`/pgpatrol 2>/dev/null | cut -d' ' -f1`)
+	if err != nil || have != sum {
+		if err := s.copyTo(ctx, n, o.Binary, unpacked+"/pgpatrol"); err != nil {
 			return err
 		}
+	}
+	if err := s.copyTo(ctx, n, filepath.Join(root, "packaging"), unpacked+"/packaging"); err != nil {
+		return err
 	}
 	ready := o.Ready
 	if ready == 0 {
@@ -133,9 +113,8 @@ func (s *Stack) installAgent(ctx context.Context, n Node, o AgentOptions, unit [
 	}
 	const start = `set -e
 systemctl stop pgpatrol.service 2>/dev/null || true
-rm -rf /var/lib/pgpatrol/*
-chmod 0755 ` + AgentBinary + `
-systemctl daemon-reload
+rm -rf /var/lib/pgpatrol/* /run/pgpatrol/pgpatrol.sock
+sh ` + unpacked + `/packaging/install ` + unpacked + `/pgpatrol
 systemctl reset-failed pgpatrol.service 2>/dev/null || true
 systemctl enable -q --now pgpatrol.service
 for i in $(seq "$1"); do [ -S /run/pgpatrol/pgpatrol.sock ] && exit 0; sleep .2; done
@@ -194,7 +173,8 @@ func (s *Stack) RemoveAgents(ctx context.Context) error {
 		return err
 	}
 	for _, n := range s.AgentNodes() {
-		const remove = `rm -rf /etc/pgpatrol /var/lib/pgpatrol ` + AgentBinary + ` /usr/lib/systemd/system/pgpatrol.service /etc/systemd/system/pgpatrol.service.d
+		const remove = `[ ! -e ` + unpacked + `/packaging/install ] || sh ` + unpacked + `/packaging/install --uninstall
+rm -rf ` + unpacked + ` /etc/pgpatrol /var/lib/pgpatrol /etc/systemd/system/pgpatrol.service.d
 systemctl daemon-reload`
 		if _, err := s.Exec(ctx, n, remove); err != nil {
 			return fmt.Errorf("remove agent from %s: %w", n.Name, err)

@@ -15,14 +15,15 @@ if [ "$1" = haproxy ]; then
   systemctl start haproxy.service
   exit
 fi
-if [ -p /etc/patroni/config.yml ] || ! cmp -s /etc/patroni/config.yml /etc/lab/config.yml; then
-  # A process that sleeps in open(2) of a FIFO is let go by a writer that closes at once.
-  [ -p /etc/patroni/config.yml ] && timeout 1 sh -c ': > /etc/patroni/config.yml'
+if ! cmp -s /etc/patroni/config.yml /etc/lab/config.yml; then
   install -o postgres -g postgres -m 0640 /etc/lab/config.yml /etc/patroni/config.yml.new
   mv /etc/patroni/config.yml.new /etc/patroni/config.yml
-  systemctl is-active -q patroni && systemctl kill --kill-who=main -s HUP patroni
+  pkill -HUP -o -x patroni
 fi
-rm -f /etc/patroni/config.yml.fifo /etc/patroni/config.yml.whole
+conf=/var/lib/postgresql/17/patroni/postgresql.conf
+[ -e $conf.whole ] && mv $conf.whole $conf
+rm -f $conf.fifo
+# A signal interrupts the open(2) that the loop sleeps in; Python opens the path again, a regular file by now.
 if [ -e /run/lab/loop-stuck ]; then rm -f /run/lab/loop-stuck; pkill -HUP -o -x patroni; fi
 pkill -CONT -x patroni; pkill -CONT -x postgres
 case "$(systemctl is-enabled patroni 2>/dev/null)" in masked*) systemctl unmask -q patroni;; esac
