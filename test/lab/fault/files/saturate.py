@@ -1,11 +1,11 @@
-# A crowd on Patroni's REST port: three hundred clients that send a byte now and then and never finish, and some that
-# post eight megabytes of JSON which lacks its last bracket. Parsing that holds Python's interpreter lock, so /liveness
+# A crowd on Patroni's REST port: three hundred clients that send a byte now and then and never finish, and a few that
+# post five megabytes of JSON which lacks its last bracket. Parsing that holds Python's interpreter lock, so /liveness
 # takes seconds, yet the loop turns and the lease is renewed. More than about a thousand slow clients would be another
 # fault: they use up Patroni's file descriptors, and then its loop fails as well.
 import asyncio
 
-SLOW, BUSY = 300, 16
-BODY = b"[" + b"1," * 4_000_000
+SLOW, BUSY = 300, 6
+BODY = b"[" + b"[1e9]," * 900_000
 
 
 async def slow():
