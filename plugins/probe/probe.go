@@ -111,7 +111,7 @@ func (p Postgres) Writable() bool {
 // Values of ServerStatus that exclude writes.
 const (
 	ServerStarting = "starting" // does not accept sessions yet
-	ServerStandby  = "standby"  // accepts sessions, in recovery
+	ServerStandby  = "standby"  // in recovery, and hot_standby is off
 )
 
 // ControlInProduction is pg_controldata's wording for a server that has left recovery.
