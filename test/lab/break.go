@@ -292,14 +292,14 @@ func witnessCommand(o *options) *cobra.Command {
 
 func execCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "exec NODE COMMAND...", Short: "Run a command inside a node as root", Args: cobra.MinimumNArgs(2),
+		Use: "exec NODE [--] COMMAND...", Short: "Run a command inside a node as root", Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.attach(cmd, args[0], args[1:]...) },
 	}
 }
 
 func logsCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use: "logs NODE [JOURNALCTL FLAG...]", Short: "Show the journal of Patroni, pgpatrol and HAProxy on a node (etcd: the container's log)", Args: cobra.MinimumNArgs(1),
+		Use: "logs NODE [-- FLAG...]", Short: "Show the journal of Patroni, pgpatrol and HAProxy on a node (etcd: the container's log)", Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if strings.HasPrefix(args[0], "e") {
 				return o.docker(cmd, append([]string{"logs"}, append(args[1:], "pgpatrol-"+o.stack+"-"+args[0])...)...)

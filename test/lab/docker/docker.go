@@ -15,6 +15,7 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -84,6 +85,8 @@ func (c Client) Stream(ctx context.Context, args ...string) (*Stream, error) {
 	s := &Stream{cmd: exec.CommandContext(ctx, "docker", args...)}
 	s.cmd.WaitDelay = 2 * time.Second
 	s.cmd.Stderr = &s.errs
+	// Its own process group: an interrupt typed at a terminal is for the lab, which then ends its streams in order.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := s.cmd.StdinPipe()
 	if err != nil {
 		return nil, fmt.Errorf("open standard input: %w", err)
