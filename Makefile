@@ -1,0 +1,69 @@
+# Set-up of a fresh machine, checks and the demonstration. `make` alone shows what there is.
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI := .cache/bin/$(GOLANGCI_VERSION)/golangci-lint
+FUZZTIME ?= 5s
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+LAB := go run -buildvcs=false ./test/lab
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help build cross setup vet fmt lint unit fuzz scenarios test demo demo-down bench soak clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build bin/pgpatrol
+	$(BUILD) -o bin/pgpatrol ./cmd/pgpatrol
+
+cross: ## Build for every platform that is claimed, into bin/
+	GOOS=linux GOARCH=amd64 $(BUILD) -o bin/pgpatrol-linux-amd64 ./cmd/pgpatrol
+	GOOS=linux GOARCH=arm64 $(BUILD) -o bin/pgpatrol-linux-arm64 ./cmd/pgpatrol
+	GOOS=linux GOARCH=arm GOARM=7 $(BUILD) -o bin/pgpatrol-linux-armv7 ./cmd/pgpatrol
+	GOOS=darwin GOARCH=arm64 $(BUILD) -o bin/pgpatrol-darwin-arm64 ./cmd/pgpatrol
+
+demo: build ## Break the real stack without and with pgpatrol, and show the difference (8 minutes)
+	@test/setup/setup.sh go docker
+	@$(LAB) demo
+
+demo-down: ## Stop and remove what `make demo` left running
+	@$(LAB) down
+
+test: setup vet lint unit cross scenarios ## Everything that CI checks, with the real stack in containers
+
+setup: ## Install and start what the tests need (Debian and Ubuntu, as root; elsewhere: name it)
+	@test/setup/setup.sh go cc docker
+
+vet: ## Run go vet
+	go vet ./...
+
+lint: $(GOLANGCI) ## Run the linter
+	$(GOLANGCI) run ./...
+
+fmt: $(GOLANGCI) ## Format the source
+	$(GOLANGCI) fmt ./...
+
+unit: ## Run the tests that need no container, and the layer test
+	@test/setup/setup.sh go cc
+	go test -race -shuffle=on ./...
+
+fuzz: ## Run each fuzz target for FUZZTIME (5s)
+	@test/setup/fuzz.sh $(FUZZTIME)
+
+scenarios: build ## Run the real-stack scenarios that CI runs
+	$(LAB) run --suite ci
+
+bench: build ## Measure memory, CPU, size, requests, detection and outage
+	$(LAB) bench
+
+soak: build ## Break the real stack again and again for a long time
+	$(LAB) soak
+
+clean: ## Remove what was built
+	rm -rf bin .cache
+
+# The linter is a program of its own with some 200 dependencies: it stays out of go.mod.
+$(GOLANGCI):
+	@echo "install golangci-lint $(GOLANGCI_VERSION) (2 to 4 minutes on 2 cores, once)"
+	GOFLAGS= GOBIN=$(abspath $(@D)) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
