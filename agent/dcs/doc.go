@@ -11,7 +11,8 @@
 //     (FAULTS.md F48, L26).
 //   - A failure makes facts older, never different. A key that a read could not see is not a deleted key, and a
 //     compacted or interrupted watch invents no deletions (F45).
-//   - An etcd that is another cluster, or whose raft term or revision went backwards, is not believed (F47, F58).
+//   - An etcd that is another cluster, or whose raft term or revision went backwards, is not believed (F47, F58). One
+//     that was rebuilt on purpose is believed after a restart of the agent.
 //   - Nothing that is read can crash it or reach a log unchecked: values are bounded, control characters and broken JSON
 //     become a node.KeyProblem that does not repeat them.
 //   - It writes below /pgpatrol/<scope>/lock/ and nowhere else, besides one lease that it grants and revokes to learn

@@ -246,7 +246,7 @@ func TestView_AnotherCluster(t *testing.T) {
 			if d.Cluster.Known || d.Since == 0 || !strings.Contains(d.Cluster.Why, "another etcd cluster") {
 				t.Fatalf("cluster = %+v, since %v", d.Cluster, d.Since)
 			}
-			if d.MemberLease.Known || d.LeaderLease.Known {
+			if d.MemberLease.Known || d.LeaderLease.Known || d.Alarms.Known || d.Writable.Known {
 				t.Fatalf("leases of another cluster: %+v, %+v", d.MemberLease, d.LeaderLease)
 			}
 		}

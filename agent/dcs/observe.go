@@ -314,6 +314,8 @@ func (v *View) result() node.DCS {
 		d.Cluster = node.Unseen[node.Cluster](sourceKeys, "not read yet", 0)
 	case v.foreign != nil:
 		d.Cluster = node.Unseen[node.Cluster](sourceKeys, v.foreign.Error(), v.proved)
+		d.Alarms = node.Unseen[[]string](sourceAlarms, v.foreign.Error(), v.proved)
+		d.Writable = node.Unseen[bool](sourceWrite, v.foreign.Error(), v.proved)
 	case !v.known:
 		d.Cluster = node.Unseen[node.Cluster](sourceKeys, v.problem.Error(), 0)
 	default:

@@ -121,13 +121,14 @@ func (v *View) mark() mark {
 }
 
 // admit says whether a response may be believed: the same etcd cluster as ever, and no raft term from the past, which
-// would be a member that was left behind (FAULTS.md F47, F58).
+// would be a member that was left behind (FAULTS.md F47, F58). An answer without a header says nothing of either: etcd
+// 3.4 lists alarms like that.
 func (v *View) admit(h *pb.ResponseHeader, m mark) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
 	case h.GetClusterId() == 0:
-		return &failure{causeRefused, "answer without a cluster id"}
+		return nil
 	case v.id != 0 && h.GetClusterId() != v.id:
 		return &failure{causeForeign, fmt.Sprintf("another etcd cluster answers: id %x, expected %x", h.GetClusterId(), v.id)}
 	case h.GetRaftTerm() < m.term:
@@ -139,6 +140,9 @@ func (v *View) admit(h *pb.ResponseHeader, m mark) error {
 // admitRead is admit for linearizable reads of keys, whose revision never goes back either, and which alone teach the
 // term: a member that stands for election without success shows a term that nobody else will reach.
 func (v *View) admitRead(h *pb.ResponseHeader, m mark) error {
+	if h.GetClusterId() == 0 {
+		return &failure{causeRefused, "answer without a cluster id"}
+	}
 	if err := v.admit(h, m); err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ const (
 )
 
 // Run lists and watches the scope until ctx ends, reconnecting with backoff whatever happens, and then releases the
-// connection. It returns nil once ctx has ended; it is called once.
+// connection. It returns nil once ctx has ended, and an error if the view was closed meanwhile; it is called once.
 func (v *View) Run(ctx context.Context) error {
 	defer v.conn.close()
 	out := outage{log: v.log, now: v.now}
@@ -35,6 +35,9 @@ func (v *View) Run(ctx context.Context) error {
 		v.setLive(false)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if causeOf(err) == causeStopped {
+			return err
 		}
 		out.note(err)
 		if v.now().Sub(began) >= maxBackoff {
