@@ -113,7 +113,7 @@ func (rn *Runner) Run(ctx context.Context, sc Scenario, t stack.Timings, agents 
 func (rn *Runner) carryOut(ctx context.Context, sc Scenario, t stack.Timings, agents bool, log *slog.Logger) (ev Evidence, logs map[string]string, err error) {
 	run, err := rn.prepare(ctx, sc, t, agents, log)
 	if err != nil {
-		return ev, nil, err
+		return ev, rn.logs(ctx), err
 	}
 	ev = Evidence{Leader: run.Leader.Name, Timings: t, Agents: agents}
 	c, err := startCollector(ctx, rn.Stack, fmt.Sprintf("%s-%d", sc.ID, time.Now().UnixNano()), log, rn.Tap)

@@ -114,11 +114,11 @@ func (s *Stack) installAgent(ctx context.Context, n Node, o AgentOptions, root, 
 	const start = `set -e
 systemctl stop pgpatrol.service 2>/dev/null || true
 rm -rf /var/lib/pgpatrol/* /run/pgpatrol/pgpatrol.sock
-sh ` + unpacked + `/packaging/install ` + unpacked + `/pgpatrol
+sh ` + unpacked + `/packaging/install ` + unpacked + `/pgpatrol > ` + unpacked + `/install.log 2>&1 || { cat ` + unpacked + `/install.log; exit 1; }
 systemctl reset-failed pgpatrol.service 2>/dev/null || true
 systemctl enable -q --now pgpatrol.service
 for i in $(seq "$1"); do [ -S /run/pgpatrol/pgpatrol.sock ] && exit 0; sleep .2; done
-systemctl status --no-pager -l pgpatrol.service; exit 1`
+journalctl --no-pager -o cat -n 8 -u pgpatrol.service; exit 1`
 	out, err := s.Exec(ctx, n, start, fmt.Sprint(int(ready/(200*time.Millisecond))))
 	if err != nil {
 		return fmt.Errorf("start agent on %s: %w: %s", n.Name, err, oneLine(out))
