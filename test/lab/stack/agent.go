@@ -116,7 +116,7 @@ systemctl stop pgpatrol.service 2>/dev/null || true
 rm -rf /var/lib/pgpatrol/* /run/pgpatrol/pgpatrol.sock
 sh ` + unpacked + `/packaging/install ` + unpacked + `/pgpatrol > ` + unpacked + `/install.log 2>&1 || { cat ` + unpacked + `/install.log; exit 1; }
 systemctl reset-failed pgpatrol.service 2>/dev/null || true
-systemctl enable -q --now pgpatrol.service
+systemctl enable -q --now pgpatrol.service || set -- 0
 for i in $(seq "$1"); do [ -S /run/pgpatrol/pgpatrol.sock ] && exit 0; sleep .2; done
 journalctl --no-pager -o cat -n 8 -u pgpatrol.service; exit 1`
 	out, err := s.Exec(ctx, n, start, fmt.Sprint(int(ready/(200*time.Millisecond))))
