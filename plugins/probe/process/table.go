@@ -164,26 +164,32 @@ func (t *Table) HoldsWatchdog(pid int) (bool, error) {
 	if err := t.supported(); err != nil {
 		return false, err
 	}
-	dir := filepath.Join(t.root, strconv.Itoa(pid), "fd")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		err = fmt.Errorf("read open files of process %d (needs root and CAP_SYS_PTRACE): %w", pid, gone(err))
-	}
+	holds, err := t.holds(pid, "/dev/watchdog")
 	if errors.Is(err, fs.ErrPermission) {
 		if devices, _ := filepath.Glob(filepath.Join(t.dev, "watchdog*")); len(devices) == 0 {
 			return false, nil
 		}
 	}
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("read open files of process %d (needs root and CAP_SYS_PTRACE): %w", pid, err)
 	}
-	for _, e := range entries {
-		target, err := os.Readlink(filepath.Join(dir, e.Name()))
+	return holds, nil
+}
+
+// holds reports whether the process has a file open whose path begins with prefix.
+func (t *Table) holds(pid int, prefix string) (bool, error) {
+	dir := filepath.Join(t.root, strconv.Itoa(pid), "fd")
+	names, err := readNames(dir)
+	if err != nil {
+		return false, gone(err)
+	}
+	for _, name := range names {
+		target, err := os.Readlink(filepath.Join(dir, name))
 		switch {
 		case errors.Is(gone(err), fs.ErrNotExist): // closed meanwhile
 		case err != nil:
-			return false, fmt.Errorf("read open file %s of process %d: %w", e.Name(), pid, err)
-		case strings.HasPrefix(target, "/dev/watchdog"):
+			return false, err
+		case strings.HasPrefix(target, prefix):
 			return true, nil
 		}
 	}

@@ -162,6 +162,15 @@ func TestProcess_Watchdog(t *testing.T) {
 	}
 }
 
+func TestHoldsWatchdog_Unreadable(t *testing.T) {
+	f := newFake(t)
+	f.add(proc{pid: 20, comm: "patroni"})
+	f.write("proc/20/fd/0", "") // no link: reading it fails, though not for lack of permission
+	if _, err := f.table().HoldsWatchdog(20); err == nil {
+		t.Error("an open file that cannot be read gives no error")
+	}
+}
+
 func TestProcess_NoPID(t *testing.T) {
 	p, err := New(Config{}, Deps{Table: newFake(t).table(), PID: func(context.Context) (int, error) { return 0, nil }})
 	if err != nil {
