@@ -22,6 +22,7 @@ type unit struct {
 	spec     Service
 	children []int
 	starts   []time.Time  // of the last StartLimitSpan
+	since    time.Time    // start of the last run
 	timer    *time.Timer  // the next thing that happens by itself
 	waiting  []chan error // who waits for the job
 }
@@ -73,6 +74,7 @@ func (u *unit) admit() bool {
 // spawn gives the unit a new run.
 func (u *unit) spawn() {
 	u.fake.ids += 2
+	u.since = time.Now()
 	u.MainPID = u.fake.ids
 	u.InvocationID = fmt.Sprintf("%032x", u.fake.ids)
 	u.Result, u.ExitStatus, u.Halted = "success", 0, false
@@ -152,7 +154,8 @@ func (u *unit) down() {
 		u.State, u.Detail = service.StateStopped, "inactive/dead"
 	} else {
 		u.State, u.Detail = service.StateFailed, "failed/failed"
-		u.Halted = u.RestartsAfter(u.Result) && (u.StartLimit == 0 || u.Restarts < u.StartLimit)
+		u.Halted = u.RestartsAfter(u.Result) &&
+			(u.StartLimit == 0 || u.Restarts < u.StartLimit || time.Since(u.since) >= u.StartLimitSpan)
 	}
 	if restart {
 		waiting := u.waiting

@@ -60,8 +60,9 @@ func parse(unit string, props map[string]any) (service.Status, error) {
 	if st.StartLimit == 0 || st.StartLimitSpan == 0 {
 		st.StartLimit, st.StartLimitSpan = 0, 0 // either switches the limit off
 	}
+	lifetime := micros(want[uint64](&r, "ExecMainExitTimestampMonotonic")) - micros(want[uint64](&r, "ExecMainStartTimestampMonotonic"))
 	_, counted := props["NRestarts"]
-	st.Halted = counted && halted(st)
+	st.Halted = counted && halted(st, lifetime)
 	if err := errors.Join(r.errs...); err != nil {
 		return service.Status{}, err
 	}
@@ -92,14 +93,14 @@ func state(active, sub string) service.State {
 
 // halted tells a stop by an operator whose service did not go quietly (an exit code on SIGTERM, or SIGKILL after
 // TimeoutStopSec) from a crash: both read failed/exit-code or failed/timeout. After a crash systemd restarts what its
-// policy covers, until the start limit; each attempt counts in NRestarts, also the refused one. A failed unit with
-// fewer restarts than that was stopped. Several starts by hand within the limit's span look the same, and are safe to
-// take for somebody at work.
-func halted(st service.Status) bool {
+// policy covers, until the start limit. Each attempt counts in NRestarts, also the refused one, and the last run was
+// shorter than the limit's span. A failed unit that does not show both was stopped. Several starts by hand within the
+// span followed by a crash loop look the same, and are safe to take for somebody at work.
+func halted(st service.Status, lifetime time.Duration) bool {
 	if st.State != service.StateFailed || st.LoadError != "" || !st.RestartsAfter(st.Result) {
 		return false
 	}
-	return st.StartLimit == 0 || st.Restarts < st.StartLimit
+	return st.StartLimit == 0 || st.Restarts < st.StartLimit || lifetime >= st.StartLimitSpan
 }
 
 // jobPath returns the object of the pending job of props that parse accepted.

@@ -236,6 +236,9 @@ func (c *conn) start(ctx context.Context, unit string) error {
 	if err := c.call(ctx, managerPath, managerIface+".StartUnit", []any{&job}, unit, "fail"); err != nil {
 		return err
 	}
+	if !job.IsValid() {
+		return fmt.Errorf("%w: the answer names no job", service.ErrUnavailable)
+	}
 	result, err := c.awaitJob(ctx, w, job)
 	if err != nil {
 		return err
