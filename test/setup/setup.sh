@@ -76,6 +76,10 @@ need_docker() {
 		if apt-cache show docker-cli >/dev/null 2>&1; then
 			set -- "$@" docker-cli
 		fi
+		# An engine whose own disk is an overlay cannot stack another, and would copy whole images instead (vfs).
+		if [ "$(stat -f -c %T /)" = overlayfs ]; then
+			set -- "$@" fuse-overlayfs
+		fi
 		install "$@"
 	fi
 	answers || start_engine
@@ -93,6 +97,7 @@ start_engine() {
 		lack "a Docker engine that answers (start it, or use an account that may use it): $(docker info 2>&1 | tail -n 1)"
 		return
 	fi
+	engine='' # process of an engine that this script started
 	if [ -d /run/systemd/system ]; then
 		say "start the Docker engine: systemctl start docker"
 		systemctl start docker || true # what it wrote is shown below, if it does not answer
@@ -100,6 +105,7 @@ start_engine() {
 	elif have dockerd; then
 		say "start the Docker engine: dockerd, its log is $log"
 		setsid dockerd >"$log" 2>&1 </dev/null &
+		engine=$!
 		see=$log
 	else
 		lack "dockerd, the Docker engine"
@@ -107,9 +113,9 @@ start_engine() {
 	fi
 	waited=0
 	until answers; do
-		if [ "$waited" -ge 60 ]; then
-			[ "$see" != "$log" ] || tail -n 5 "$log" >&2
-			lack "a Docker engine that answers: it did not within 60 s; see $see"
+		if [ "$waited" -ge 60 ] || { [ -n "$engine" ] && ! kill -0 "$engine" 2>/dev/null; }; then
+			[ -z "$engine" ] || tail -n 2 "$log" >&2
+			lack "a Docker engine that answers: this one gave up or took over 60 s; see $see"
 			return
 		fi
 		waited=$((waited + 1))
