@@ -77,9 +77,9 @@ need_docker() {
 			set -- "$@" docker-cli
 		fi
 		# An engine whose own disk is an overlay cannot stack another, and would copy whole images instead (vfs).
-		if [ "$(stat -f -c %T /)" = overlayfs ]; then
-			set -- "$@" fuse-overlayfs
-		fi
+		case $(stat -f -c %T /) in
+		overlayfs | fuse*) set -- "$@" fuse-overlayfs ;;
+		esac
 		install "$@"
 	fi
 	answers || start_engine
