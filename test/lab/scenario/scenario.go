@@ -47,7 +47,9 @@ type Scenario struct {
 
 // All lists every scenario.
 func All() []Scenario {
-	return slices.Concat(hungScenarios())
+	return slices.Concat(
+		hungScenarios(), healedScenarios(), operatorScenarios(), postgresScenarios(), networkScenarios(), hostileScenarios(), crashScenarios(),
+	)
 }
 
 // Find returns the scenario of that id.

@@ -1,0 +1,4 @@
+package scenario
+
+// hostileScenarios feed the agent wrong configuration and hostile keys.
+func hostileScenarios() []Scenario { return nil }
