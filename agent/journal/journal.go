@@ -48,6 +48,8 @@ const (
 
 	defaultMaxBytes = 8 << 20
 	defaultKeep     = 3
+
+	retryAfter = 10 * time.Second // between attempts to write when nothing else is recorded
 )
 
 func rotatedName(i int) string { return fmt.Sprintf("journal.%d.jsonl", i) }
@@ -90,8 +92,9 @@ type Journal struct {
 	dirty  bool   // bytes beyond size may exist
 	seq    uint64 // of the last record
 	ledger ledger
-	refuse error // why nothing may be written, for good
-	broken error // why the last append failed
+	refuse error        // why nothing may be written, for good
+	broken error        // why the last append failed
+	tried  node.Instant // when it failed
 }
 
 // Open locks the state directory, reads what is there and prepares for writing. A last line that a crash cut short is
@@ -136,7 +139,7 @@ func (j *Journal) start() error {
 	}
 	j.dirty = torn > 0
 	if j.file, err = j.create(); err != nil {
-		j.file, j.broken = nil, err
+		j.file, j.broken, j.tried = nil, err, j.deps.Now()
 		return nil
 	}
 	if torn == 0 {
@@ -146,8 +149,7 @@ func (j *Journal) start() error {
 	if err := j.setAside(torn); err != nil {
 		text = fmt.Sprintf("the last record was cut short by a crash: %d bytes at byte %d were removed, keeping them failed: %v", torn, j.size, err)
 	}
-	_, err = j.append(Record{Kind: Repair, Text: text})
-	j.broken = err
+	_, _ = j.try(Record{Kind: Repair, Text: text}) // Healthy tells if this failed
 	return nil
 }
 
@@ -167,19 +169,31 @@ func (j *Journal) Close() error {
 	return err
 }
 
-// Healthy returns nil if the last append worked and the next one may be tried, and else why not: an error of the disk,
-// ErrCorrupt, ErrNewer or ErrClosed.
+// Healthy returns nil if the last append worked, and else why nothing can be recorded: an error of the disk, ErrCorrupt,
+// ErrNewer or ErrClosed. An agent that only observes has little to record, so after an error of the disk Healthy itself
+// tries again, at most every ten seconds, with a record that says so.
 func (j *Journal) Healthy() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.health()
-}
-
-func (j *Journal) health() error {
 	if j.refuse != nil {
 		return j.refuse
 	}
+	if j.broken != nil && j.deps.Now().Sub(j.tried) >= retryAfter {
+		_, _ = j.try(Record{Kind: Repair, Text: fmt.Sprintf("records can be written again; the last that was lost failed with: %v", j.broken)})
+	}
 	return j.broken
+}
+
+// try appends and remembers whether that worked. The caller holds mu.
+func (j *Journal) try(r Record) (Record, error) {
+	if j.refuse != nil {
+		return Record{}, j.refuse
+	}
+	r, err := j.append(r)
+	if j.broken = err; err != nil {
+		j.tried = j.deps.Now()
+	}
+	return r, err
 }
 
 // Append stamps the record, writes it and makes it durable. If it returns an error the record does not exist, whatever
@@ -187,11 +201,7 @@ func (j *Journal) health() error {
 func (j *Journal) Append(r Record) (uint64, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.refuse != nil {
-		return 0, j.refuse
-	}
-	stamped, err := j.append(r)
-	j.broken = err
+	stamped, err := j.try(r)
 	return stamped.Seq, err
 }
 
@@ -200,11 +210,7 @@ func (j *Journal) Append(r Record) (uint64, error) {
 func (j *Journal) Intent(a node.Action) (node.Attempt, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.refuse != nil {
-		return node.Attempt{}, j.refuse
-	}
-	r, err := j.append(Record{Kind: Intent, Action: &a})
-	j.broken = err
+	r, err := j.try(Record{Kind: Intent, Action: &a})
 	if err != nil {
 		return node.Attempt{}, fmt.Errorf("record intent: %w", err)
 	}
@@ -223,10 +229,9 @@ func (j *Journal) Result(a node.Attempt, r node.AttemptResult, text string, evid
 	if e == nil {
 		return fmt.Errorf("record result of action %q: %w", a.ActionID, ErrUnknownAttempt)
 	}
-	_, err := j.append(Record{Kind: Result, Result: &Outcome{
+	_, err := j.try(Record{Kind: Result, Result: &Outcome{
 		Intent: e.Intent, ActionID: a.ActionID, Result: r, Error: text, Evidence: evidence,
 	}})
-	j.broken = err
 	if err != nil {
 		return fmt.Errorf("record result: %w", err)
 	}

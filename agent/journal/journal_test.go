@@ -286,6 +286,37 @@ func TestAppend_DiskFailures(t *testing.T) {
 	}
 }
 
+// An agent that may only observe records nothing new, and must find out all the same that the disk works again.
+func TestHealthy_RecoversByItself(t *testing.T) {
+	w := newWorld()
+	j := open(t, stateDir(t), w.deps())
+	f := &faulty{file: j.file, write: true}
+	j.file = f
+	if _, err := j.Append(Record{Kind: Start}); !errors.Is(err, errDisk) {
+		t.Fatal(err)
+	}
+	w.sleep(retryAfter)
+	if err := j.Healthy(); !errors.Is(err, errDisk) {
+		t.Errorf("Healthy = %v while the disk fails", err)
+	}
+	f.write = false
+	if err := j.Healthy(); !errors.Is(err, errDisk) {
+		t.Errorf("Healthy = %v, tried again too soon", err)
+	}
+	w.sleep(retryAfter)
+	if err := j.Healthy(); err != nil {
+		t.Errorf("Healthy = %v after the disk works again", err)
+	}
+	if got := records(t, j, Query{}); len(got) != 1 || got[0].Kind != Repair || !strings.Contains(got[0].Text, errDisk.Error()) {
+		t.Errorf("records = %+v", got)
+	}
+	w.sleep(time.Hour)
+	must(t, j.Healthy())
+	if n := len(records(t, j, Query{})); n != 1 {
+		t.Errorf("%d records, a healthy journal writes nothing by itself", n)
+	}
+}
+
 func TestAppend_RefusesWhatCannotBeReadBack(t *testing.T) {
 	j := open(t, stateDir(t), newWorld().deps())
 	for name, r := range map[string]Record{

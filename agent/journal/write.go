@@ -31,7 +31,10 @@ func (j *Journal) append(r Record) (Record, error) {
 			return Record{}, err
 		}
 	}
-	return r, j.write(r, b)
+	if err := j.write(r, b); err != nil {
+		return Record{}, err
+	}
+	return r, nil
 }
 
 // stamp gives a record its number and its time.
