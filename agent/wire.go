@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -46,7 +47,7 @@ func (a *Agent) build(cfg config.Config) (*generation, error) {
 	}
 	sources, managers, err := g.buildServices(cfg)
 	if err != nil {
-		view.Close()
+		g.close()
 		return nil, err
 	}
 	units := map[string]string{}
@@ -101,6 +102,7 @@ func (g *generation) buildServices(cfg config.Config) ([]observer.Patroni, map[s
 		return nil, nil, fmt.Errorf("set up systemd: %w", err)
 	}
 	g.watch, _ = systemd.(service.Watcher)
+	g.closer, _ = systemd.(io.Closer)
 	specs := cfg.Spec().Patroni
 	var sources []observer.Patroni
 	for i, s := range cfg.Services {
@@ -152,7 +154,7 @@ func withoutPolicy(c config.Config) config.Config {
 
 // run starts everything, resolves what an earlier run began, and decides until ctx ends.
 func (g *generation) run(ctx context.Context, mem node.Memory) error {
-	defer g.dcs.Close()
+	defer g.close()
 	g.loop.mem = mem
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return ignoreEnd(ctx, g.dcs.Run(ctx)) })
@@ -165,6 +167,16 @@ func (g *generation) run(ctx context.Context, mem node.Memory) error {
 	eg.Go(func() error { g.resolveLater(ctx, open); return nil })
 	eg.Go(func() error { return ignoreEnd(ctx, g.loop.run(ctx)) })
 	return eg.Wait()
+}
+
+func (g *generation) close() {
+	g.dcs.Close()
+	if g.closer == nil {
+		return
+	}
+	if err := g.closer.Close(); err != nil {
+		g.a.o.Logger.Debug("service manager not closed", "err", err)
+	}
 }
 
 // resolve finds out what became of intents without a result and returns those for which it could not. Until it has, the

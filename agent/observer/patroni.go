@@ -41,7 +41,7 @@ func (p *patroni) observe(ctx context.Context, depth Depth, now func() node.Inst
 		cancel()
 		f.Unit = update(f.Unit, st, err, "service manager", at)
 	}
-	p.observeProcess(&f, now())
+	p.observeProcess(ctx, &f, now())
 	var wg sync.WaitGroup
 	wg.Go(func() { p.observeAPI(ctx, &f, depth, now) })
 	wg.Go(func() {
@@ -67,13 +67,15 @@ func (p *patroni) observe(ctx context.Context, depth Depth, now func() node.Inst
 	p.noticeSlow(f, now())
 }
 
-func (p *patroni) observeProcess(f *node.PatroniFacts, at node.Instant) {
+func (p *patroni) observeProcess(ctx context.Context, f *node.PatroniFacts, at node.Instant) {
 	pid := f.Unit.Value.MainPID
 	if !f.Unit.Known || pid == 0 {
 		f.Process = node.Unseen[probe.Process]("process table", "the unit has no main process", at)
 		return
 	}
-	v, err := p.Probes.Process(pid)
+	c, cancel := context.WithTimeout(ctx, unitTimeout)
+	defer cancel()
+	v, err := p.Probes.Process(c, pid)
 	f.Process = update(f.Process, v, err, "process table", at)
 }
 

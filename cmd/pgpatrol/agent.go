@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/agent"
 	"github.com/pgpatrol/pgpatrol/agent/config"
+	"github.com/pgpatrol/pgpatrol/plugins/builtin"
 )
 
 const agentHelp = `Runs the agent until SIGTERM or SIGINT. SIGHUP reads the configuration again; a file with
@@ -56,7 +57,14 @@ func runAgent(ctx context.Context, e *env, path string, log *slog.Logger) error 
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 
-	a, err := agent.New(agent.Options{ConfigPath: path, Version: programVersion(), Logger: log})
+	host, err := builtin.NewHost()
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(agent.Options{
+		ConfigPath: path, Version: programVersion(), Logger: log, Host: host,
+		Plugins: agent.Plugins{Systemd: builtin.Systemd, Patroni: builtin.Patroni},
+	})
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		printProblems(e, problems)
 		return &codeError{code: exitFailed}

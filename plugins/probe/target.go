@@ -1,5 +1,7 @@
 package probe
 
+import "context"
+
 // PatroniTarget says where one Patroni of this machine is to be looked at.
 type PatroniTarget struct {
 	API        string                 // base URL of its REST API
@@ -21,6 +23,6 @@ type PatroniProbes struct {
 	Machine  Prober[Machine]
 	Config   Prober[ConfigCheck]
 	LogMark  Prober[LogMark]
-	Process  func(pid int) (Process, error)
+	Process  func(ctx context.Context, pid int) (Process, error)
 	ConfigID func() (string, error) // changes when the configuration file changes; cheap
 }
