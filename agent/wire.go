@@ -24,13 +24,14 @@ const rewatch = 5 * time.Second
 
 // generation is one set of parts, built from one configuration.
 type generation struct {
-	a     *Agent
-	dcs   *dcs.View
-	obs   *observer.Observer
-	exec  *executor.Executor
-	watch service.Watcher // nil without services
-	units []string
-	loop  *loop
+	a      *Agent
+	dcs    *dcs.View
+	obs    *observer.Observer
+	exec   *executor.Executor
+	watch  service.Watcher // nil without services
+	closer io.Closer       // of the service manager, nil if it has nothing to close
+	units  []string
+	loop   *loop
 }
 
 // build makes the parts of a configuration and starts none. It fails if one of them cannot be made.
