@@ -209,13 +209,21 @@ func TestStep_Stories(t *testing.T) {
 			},
 		},
 		{
-			name: "F105 ahead of the leader, later level with it", seconds: 20, finding: node.ReplicaDiverged, found: when{3, 3}, verb: node.SoftKill, act: never,
+			name: "F105 ahead of the leader for a moment, and the leader never gets there", seconds: 60, finding: node.ReplicaDiverged, found: when{28, 29}, verb: node.SoftKill, act: never,
 			tell: func(i int) []nodetest.Change {
 				return []nodetest.Change{replica, cl(func(c *node.Cluster) {
-					c.Members[1].ModRevision = 99
 					if i == 3 {
 						c.Members[0].LSN = 9000
 					}
+				})}
+			},
+		},
+		{
+			name: "ahead of the leader's key until its next loop", seconds: 60, finding: node.ReplicaDiverged, found: never, verb: node.SoftKill, act: never,
+			tell: func(i int) []nodetest.Change {
+				return []nodetest.Change{replica, cl(func(c *node.Cluster) {
+					c.Members[0].LSN = uint64(2000 + i*100)
+					c.Members[1].LSN = uint64(2000 + i/10*1000)
 				})}
 			},
 		},

@@ -96,16 +96,13 @@ func (v *view) rivalPostmaster() {
 }
 
 // diverged: a replica whose content is not the leader's although everything says that it streams (FAULTS.md F105, L32).
-// One mark is its own log; the other is a position ahead of the leader's on the same timeline, where the leader's key was
-// written after the member's.
+// One mark is its own log; the other is a position that the leader has not reached long after the replica had it.
 func (v *view) diverged() {
 	dir := ""
 	if v.f.Postgres.Known {
 		dir = v.f.Postgres.Value.DataDirID
 	}
-	if v.aheadOfLeader() && dir != "" {
-		v.m.DivergedDir = dir
-	}
+	v.watchAhead(dir)
 	mark := v.f.LogMark
 	byLog := mark.Known && mark.Value.SingleUserOnCopy && mark.Value.DataDirID == dir && dir != ""
 	byLSN := v.m.DivergedDir != "" && v.m.DivergedDir == dir
@@ -124,15 +121,32 @@ func (v *view) diverged() {
 	})
 }
 
-func (v *view) aheadOfLeader() bool {
-	if !v.fresh || !v.otherLeads {
-		return false
-	}
+// watchAhead remembers the first position at which this replica was seen ahead of the leader on the same timeline. For a
+// moment that is nothing: the two keys are written at different times. Two loops later the leader's key is younger than
+// the position, and a leader that still has not got there never wrote it.
+func (v *view) watchAhead(dir string) {
 	me, ok := v.cluster.Member(v.spec.Member)
 	lead, ok2 := v.cluster.Member(v.cluster.LeaderName())
-	return ok && ok2 && me.HasLSN && lead.HasLSN && me.Timeline == lead.Timeline && me.Timeline > 0 &&
-		me.ModRevision < lead.ModRevision && me.LSN > lead.LSN
+	if !v.fresh || !v.otherLeads || !ok || !ok2 || !me.HasLSN || !lead.HasLSN || me.Timeline != lead.Timeline || me.Timeline == 0 || dir == "" {
+		return
+	}
+	mark := node.Ahead{Leader: lead.Name, Timeline: me.Timeline, Dir: dir, LSN: me.LSN, Since: v.now}
+	if old := v.m.Ahead; old.Leader == mark.Leader && old.Timeline == mark.Timeline && old.Dir == mark.Dir {
+		mark = old
+	}
+	if lead.LSN >= mark.LSN {
+		v.m.Ahead = node.Ahead{}
+		return
+	}
+	v.m.Ahead = mark
+	renewed := v.in.Snapshot.DCS.LeaderLease
+	if v.now.Sub(mark.Since) >= 2*v.timing.LoopWait+aheadSlack && renewed.Fresh(v.now, 2*FreshDCS) && node.LeaseLeft(renewed, v.now) >= v.timing.Missed() {
+		v.m.DivergedDir = dir
+	}
 }
+
+// aheadSlack is added to two loops of the leader before a replica that is ahead of it counts as diverged.
+const aheadSlack = 5 * time.Second
 
 func (v *view) apiInvalid() {
 	a := v.f.API

@@ -30,7 +30,17 @@ type ServiceMemory struct {
 	GoodPolls    int       `json:"good_polls,omitempty"`
 	Settled      bool      `json:"settled,omitempty"`      // seen healthy three times in a row since this machine or agent started
 	Identity     bool      `json:"identity,omitempty"`     // its API has named itself as the configured member and scope
-	DivergedDir  string    `json:"diverged_dir,omitempty"` // data directory that was seen ahead of the leader
+	Ahead        Ahead     `json:"ahead,omitzero"`         // first position seen ahead of the leader's
+	DivergedDir  string    `json:"diverged_dir,omitempty"` // data directory whose content is not the leader's
+}
+
+// Ahead is a position of a replica that its leader had not reached when it was seen.
+type Ahead struct {
+	Leader   string  `json:"leader"`
+	Timeline int64   `json:"timeline"`
+	Dir      string  `json:"dir"` // identity of the data directory
+	LSN      uint64  `json:"lsn"`
+	Since    Instant `json:"since"`
 }
 
 // Streak is a condition that has held without interruption.
