@@ -132,7 +132,7 @@ func TestListen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.Close()
+		defer l.Close()
 	})
 	t.Run("a living one is not", func(t *testing.T) {
 		socket := run(t, filled())

@@ -21,14 +21,17 @@ var (
 	limited = servicetest.Service{Restart: "always", RestartDelay: time.Second, StartLimit: 1, StartLimitSpan: time.Minute}
 )
 
-func TestExecute_SoftKill(t *testing.T) {
-	cases := map[string]struct {
-		unit   servicetest.Service
-		set    func(r *rig)
-		result node.AttemptResult
-		err    error  // nil: none
-		said   string // without looks at the unit
-	}{
+// softKillCase is one way in which a soft-kill can go.
+type softKillCase struct {
+	unit   servicetest.Service
+	set    func(r *rig)
+	result node.AttemptResult
+	err    error  // nil: none
+	said   string // without looks at the unit
+}
+
+func softKillCases() map[string]softKillCase {
+	return map[string]softKillCase{
 		"the manager restarts it": {
 			unit: always, result: node.ResultExecuted, said: "intent kill result:executed",
 		},
@@ -93,7 +96,10 @@ func TestExecute_SoftKill(t *testing.T) {
 			result: node.ResultExecuted, err: errStub, said: "intent kill result:executed",
 		},
 	}
-	for name, tc := range cases {
+}
+
+func TestExecute_SoftKill(t *testing.T) {
+	for name, tc := range softKillCases() {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t, tc.unit)

@@ -50,11 +50,7 @@ func TestJudge(t *testing.T) {
 func TestResolve_AfterACrashAtEveryPoint(t *testing.T) {
 	die := func() { panic(crash{}) }
 	dieErr := func() error { panic(crash{}) }
-	cases := map[string]struct {
-		set   func(r *rig)
-		kills int
-		want  node.AttemptResult // "" if there is nothing to resolve
-	}{
+	cases := map[string]crashCase{
 		"before the intent is durable":     {func(r *rig) { r.journal.before = map[string]func(){"intent": die} }, 0, ""},
 		"after the intent, before the act": {func(r *rig) { r.journal.after = map[string]func(){"intent": die} }, 0, node.ResultNotExecuted},
 		"at the kill, before it":           {func(r *rig) { r.manager.before = map[string]func() error{"kill": dieErr} }, 0, node.ResultNotExecuted},
@@ -74,41 +70,51 @@ func TestResolve_AfterACrashAtEveryPoint(t *testing.T) {
 	for name, tc := range cases {
 		for _, down := range []time.Duration{0, 5 * time.Second} {
 			t.Run(fmt.Sprintf("%s, agent back after %s", name, down), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					r := newRig(t, always)
-					a := r.action(node.SoftKill)
-					tc.set(r)
-					mayCrash(func() { _, _ = r.exec.Execute(t.Context(), a) })
-					r.manager.before, r.manager.after, r.journal.before, r.journal.after = nil, nil, nil, nil
-					r.journal.resultErr = nil
-					time.Sleep(down)
-
-					r.restart()
-					*r.steps = nil
-					resolved, err := r.exec.Resolve(t.Context(), r.journal.unresolved())
-					if err != nil {
-						t.Fatalf("Resolve: %v", err)
-					}
-					switch {
-					case tc.want == "" && len(resolved) != 0:
-						t.Errorf("resolved %v", resolved)
-					case tc.want != "" && (len(resolved) != 1 || resolved[0].Result != tc.want || !resolved[0].Done):
-						t.Errorf("resolved %+v, want %s", resolved, tc.want)
-					case tc.want != "" && r.said() != "result:"+string(tc.want):
-						t.Errorf("Resolve did %q", r.said())
-					}
-					if len(r.journal.unresolved()) != 0 {
-						t.Error("something is still unresolved")
-					}
-					// The same action again, as a caller that forgot everything would: it rests on the old baseline.
-					time.Sleep(5 * time.Second)
-					result, _ := r.exec.Execute(t.Context(), a)
-					if want := max(tc.kills, 1); r.kills() != want {
-						t.Errorf("%d kills, want %d (second Execute: %s)", r.kills(), want, result)
-					}
-				})
+				synctest.Test(t, func(t *testing.T) { tc.check(t, down) })
 			})
 		}
+	}
+}
+
+// crashCase is one point at which the process dies, how often the kill had taken effect by then, and what is found out
+// afterwards: "" if there is nothing to resolve.
+type crashCase struct {
+	set   func(r *rig)
+	kills int
+	want  node.AttemptResult
+}
+
+func (tc crashCase) check(t *testing.T, down time.Duration) {
+	r := newRig(t, always)
+	a := r.action(node.SoftKill)
+	tc.set(r)
+	mayCrash(func() { _, _ = r.exec.Execute(t.Context(), a) })
+	r.manager.before, r.manager.after, r.journal.before, r.journal.after = nil, nil, nil, nil
+	r.journal.resultErr = nil
+	time.Sleep(down)
+
+	r.restart()
+	*r.steps = nil
+	resolved, err := r.exec.Resolve(t.Context(), r.journal.unresolved())
+	if err != nil {
+		t.Fatalf("Resolve: %v", err)
+	}
+	switch {
+	case tc.want == "" && len(resolved) != 0:
+		t.Errorf("resolved %v", resolved)
+	case tc.want != "" && (len(resolved) != 1 || resolved[0].Result != tc.want || !resolved[0].Done):
+		t.Errorf("resolved %+v, want %s", resolved, tc.want)
+	case tc.want != "" && r.said() != "result:"+string(tc.want):
+		t.Errorf("Resolve did %q", r.said())
+	}
+	if len(r.journal.unresolved()) != 0 {
+		t.Error("something is still unresolved")
+	}
+	// The same action again, as a caller that forgot everything would: it rests on the old baseline.
+	time.Sleep(5 * time.Second)
+	result, _ := r.exec.Execute(t.Context(), a)
+	if want := max(tc.kills, 1); r.kills() != want {
+		t.Errorf("%d kills, want %d (second Execute: %s)", r.kills(), want, result)
 	}
 }
 

@@ -24,7 +24,7 @@ func newLogger(e *env, level, format string) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(jsonWriter{e.err}, &slog.HandlerOptions{Level: l})), nil
 	case "text":
-		return slog.New(tint.NewHandler(e.err, &tint.Options{
+		return slog.New(tint.NewTextHandler(e.err, &tint.Options{
 			Level: l, NoColor: !e.log.color, TimeFormat: "15:04:05.000", ReplaceAttr: cleanAttr,
 		})), nil
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -189,7 +190,8 @@ func TestStatusCode(t *testing.T) {
 	for name, tc := range cases {
 		got := exitOK
 		if err := statusCode(tc.s); err != nil {
-			got = err.(*codeError).code
+			ce, _ := errors.AsType[*codeError](err)
+			got = ce.code
 		}
 		if got != tc.want {
 			t.Errorf("%s: %d, want %d", name, got, tc.want)
@@ -211,7 +213,7 @@ func TestSpan(t *testing.T) {
 func TestNearest(t *testing.T) {
 	known := []string{"agent", "check-config", "history", "plan", "status", "version"}
 	for word, want := range map[string]string{
-		"statu": "status", "stauts": "status", "hist": "history", "verison": "version", "plam": "plan",
+		"statu": "status", "stauts": "status", "hist": "history", "version-": "version", "plam": "plan",
 		"check_config": "check-config", "promote": "", "x": "", "": "",
 	} {
 		if got := nearest(word, known); got != want {

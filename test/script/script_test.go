@@ -5,6 +5,7 @@ package script
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -38,7 +39,7 @@ func build(m *testing.M) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	bin = dir
 	cmd := exec.Command("go", "build", "-ldflags", "-X main.version=1.2.3-test", "-o", filepath.Join(dir, "pgpatrol"), "github.com/pgpatrol/pgpatrol/cmd/pgpatrol")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -73,7 +74,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	err = ts.Exec(args[1], args[2:]...)
 	got := 0
-	if ee, ok := err.(*exec.ExitError); ok {
+	if ee, ok := errors.AsType[*exec.ExitError](err); ok {
 		got = ee.ExitCode()
 	} else {
 		ts.Check(err)
