@@ -102,7 +102,7 @@ func (s *step) paused() {
 		Advice:   "`patronictl resume` when the work is done.",
 		Evidence: []node.Evidence{s.dcsEvidence()},
 	}
-	if s.cluster.Leader == nil {
+	if s.cluster.Leader == nil && !s.cluster.LeaderUnknown {
 		f.Severity = node.Page
 		f.Text = "The cluster is paused and nobody holds the leader key: clients that follow the leader cannot write, and Patroni will not elect one."
 	}
@@ -111,7 +111,7 @@ func (s *step) paused() {
 
 // leaderless ignores gaps shorter than a failover takes: a deleted key is re-acquired within a second (FAULTS.md L24).
 func (s *step) leaderless() {
-	st := s.streak("leaderless", s.cluster.Leader == nil && !s.cluster.Empty, s.in.Snapshot.DCS.Cluster.At)
+	st := s.streak("leaderless", s.cluster.Leader == nil && !s.cluster.LeaderUnknown && !s.cluster.Empty, s.in.Snapshot.DCS.Cluster.At)
 	if st.Count == 0 {
 		return
 	}

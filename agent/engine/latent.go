@@ -30,7 +30,7 @@ func (v *view) stoppedByOperator() {
 		f.Severity = node.Warn
 		f.Text += " PostgreSQL still runs, and nobody manages it."
 	}
-	if v.fresh && v.cluster.Leader == nil {
+	if v.fresh && v.cluster.Leader == nil && !v.cluster.LeaderUnknown {
 		f.Severity = node.Page
 		f.Text += " Nobody holds the leader key: clients that follow the leader cannot write."
 	}

@@ -142,7 +142,7 @@ func (v *view) hung() bool {
 // orphanedLeader reports that PostgreSQL here is still writable and nobody holds the leader key any more: this was the
 // leader, and its Patroni let the lease run out.
 func (v *view) orphanedLeader() bool {
-	return v.fresh && !v.cluster.Empty && v.cluster.Leader == nil && v.writable()
+	return v.fresh && !v.cluster.Empty && v.cluster.Leader == nil && !v.cluster.LeaderUnknown && v.writable()
 }
 
 // renewalGap is the least time between two readings of a lease that shall both have missed a renewal.

@@ -112,6 +112,7 @@ func TestPlan_GuardsRefuse(t *testing.T) {
 		{name: "unit unknown", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Unit.Known = false }), refused: node.GuardFreshness},
 		{name: "process table unknown", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Machine.Known = false }), refused: node.GuardFreshness},
 		{name: "PostgreSQL unknown", action: startFailed(), base: failed, change: pf(func(p *node.PatroniFacts) { p.Postgres.Known = false }), refused: node.GuardFreshness},
+		{name: "leader key unintelligible", action: softKill(), base: hung, change: cl(func(c *node.Cluster) { c.Leader, c.LeaderUnknown = nil, true }), refused: node.GuardFreshness},
 		{name: "initialize key missing", action: startFailed(), base: failed, change: cl(func(c *node.Cluster) { c.Initialize = "" }), refused: node.GuardIdentity},
 		{name: "another system identifier", action: startFailed(), base: failed, change: cl(func(c *node.Cluster) { c.Initialize = "1" }), refused: node.GuardIdentity},
 		{name: "another member's API", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.API.Value.Name = "pg9" }), refused: node.GuardIdentity},

@@ -108,6 +108,9 @@ func freshness(c check) string {
 			bad = append(bad, it.name)
 		}
 	}
+	if c.cluster().LeaderUnknown {
+		return refuse("the leader key names no member that could be understood, so somebody may lead")
+	}
 	if len(bad) == 0 {
 		return ""
 	}

@@ -5,20 +5,21 @@ import "time"
 // Cluster is one Patroni cluster as its keys in etcd describe it at one revision (FACTS.md §1). Every string in it has
 // passed the strict grammar of its key; what did not is listed in Problems and is absent here.
 type Cluster struct {
-	Scope      string         `json:"scope"`
-	Revision   int64          `json:"revision"`             // etcd revision that this view is complete for
-	ClusterID  uint64         `json:"cluster_id,omitempty"` // identity of the etcd cluster that answered
-	Empty      bool           `json:"empty,omitempty"`      // not one key below the scope's prefix
-	Initialize string         `json:"initialize,omitempty"` // system identifier; empty while absent or bootstrapping
-	Config     DynamicConfig  `json:"config"`
-	Leader     *LeaderKey     `json:"leader,omitempty"`
-	Members    []Member       `json:"members,omitempty"` // sorted by name
-	Switchover *Switchover    `json:"switchover,omitempty"`
-	SyncLeader string         `json:"sync_leader,omitempty"`
-	SyncNames  []string       `json:"sync_names,omitempty"`
-	History    []HistoryEntry `json:"history,omitempty"`
-	Optime     uint64         `json:"optime,omitempty"`
-	Problems   []KeyProblem   `json:"problems,omitempty"`
+	Scope         string         `json:"scope"`
+	Revision      int64          `json:"revision"`             // etcd revision that this view is complete for
+	ClusterID     uint64         `json:"cluster_id,omitempty"` // identity of the etcd cluster that answered
+	Empty         bool           `json:"empty,omitempty"`      // not one key below the scope's prefix
+	Initialize    string         `json:"initialize,omitempty"` // system identifier; empty while absent or bootstrapping
+	Config        DynamicConfig  `json:"config"`
+	Leader        *LeaderKey     `json:"leader,omitempty"`
+	LeaderUnknown bool           `json:"leader_unknown,omitempty"` // there is a leader key, and it does not name a member: somebody may lead
+	Members       []Member       `json:"members,omitempty"`        // sorted by name
+	Switchover    *Switchover    `json:"switchover,omitempty"`
+	SyncLeader    string         `json:"sync_leader,omitempty"`
+	SyncNames     []string       `json:"sync_names,omitempty"`
+	History       []HistoryEntry `json:"history,omitempty"`
+	Optime        uint64         `json:"optime,omitempty"`
+	Problems      []KeyProblem   `json:"problems,omitempty"`
 }
 
 // Member returns the member with that name.
