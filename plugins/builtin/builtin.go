@@ -1,0 +1,64 @@
+// Package builtin lists what is compiled in. It is the only place that knows every plugin; a slim build has another list.
+package builtin
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/probe/postgres"
+	"github.com/pgpatrol/pgpatrol/plugins/probe/process"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+	"github.com/pgpatrol/pgpatrol/plugins/service/systemd"
+)
+
+// Systemd returns the manager of this machine's units.
+func Systemd(log *slog.Logger) (service.Manager, error) {
+	return systemd.New(systemd.Default(), systemd.Deps{Logger: log})
+}
+
+// Patroni returns the ways to look at one Patroni of this machine.
+func Patroni(t probe.PatroniTarget) (probe.PatroniProbes, error) {
+	table, err := process.NewTable(process.TableConfig{})
+	if err != nil {
+		return probe.PatroniProbes{}, err
+	}
+	var out probe.PatroniProbes
+	if err := fromProcesses(&out, t, table); err != nil {
+		return probe.PatroniProbes{}, err
+	}
+	if err := fromPatroni(&out, t); err != nil {
+		return probe.PatroniProbes{}, err
+	}
+	return out, nil
+}
+
+// fromProcesses adds what files and the process table show.
+func fromProcesses(out *probe.PatroniProbes, t probe.PatroniTarget, table *process.Table) error {
+	out.Process = func(ctx context.Context, pid int) (probe.Process, error) {
+		p, err := process.New(process.Config{}, process.Deps{Table: table, PID: func(context.Context) (int, error) { return pid, nil }})
+		if err != nil {
+			return probe.Process{}, err
+		}
+		return p.Probe(ctx)
+	}
+	machine, err := process.NewMachine(process.MachineConfig{Unit: t.Unit}, process.MachineDeps{Table: table})
+	if err != nil {
+		return err
+	}
+	files, err := postgres.New(postgres.Config{DataDir: t.DataDir}, postgres.Deps{Processes: table})
+	if err != nil {
+		return err
+	}
+	out.Machine, out.Files = machine, files
+	if t.DSN == "" {
+		return nil
+	}
+	session, err := postgres.NewSession(postgres.SessionConfig{DSN: t.DSN}, postgres.SessionDeps{Password: t.Password})
+	if err != nil {
+		return fmt.Errorf("dsn: %w", err)
+	}
+	out.Session = session
+	return nil
+}
