@@ -1,0 +1,8 @@
+//go:build darwin || freebsd || netbsd
+
+package patroni
+
+import "syscall"
+
+// changeTime returns when the file's inode last changed, in nanoseconds.
+func changeTime(s *syscall.Stat_t) int64 { return s.Ctimespec.Nano() }
