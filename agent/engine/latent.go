@@ -14,10 +14,9 @@ import (
 
 func (v *view) stoppedByOperator() {
 	intent := v.unit.Intent()
-	if !v.unitKnown || (intent != service.IntentStopped && intent != service.IntentDisabled && intent != service.IntentMasked) {
-		return
-	}
-	if v.unit.State == service.StateRunning {
+	wanted := intent == service.IntentStopped || intent == service.IntentDisabled || intent == service.IntentMasked
+	if !v.unitKnown || !wanted || v.unit.State == service.StateRunning {
+		delete(v.mem.Streaks, "nobodyleads/"+v.spec.Service)
 		return
 	}
 	f := node.Finding{
@@ -26,15 +25,52 @@ func (v *view) stoppedByOperator() {
 		Advice:   "`systemctl start " + v.spec.Unit + "` when the work is done.",
 		Evidence: []node.Evidence{v.unitEvidence(), v.postgresEvidence()},
 	}
+	if v.unit.State == service.StateFailed && intent != service.IntentStopped {
+		f.Text = fmt.Sprintf("Patroni has failed, and its unit is %s: nobody but a person may start it.", intent)
+		f.Advice = "Find out who wanted it so before you start it."
+	}
+	if v.endedByHangup() {
+		f.Severity = node.Warn
+		f.Text = fmt.Sprintf("Patroni ended by SIGHUP (%s), which its manager takes for a clean end: it does not start it again. A `systemctl reload` in the first second after a start does that. It is left alone until a person starts it.", orNone(v.unit.Detail))
+		f.Advice = "`systemctl start " + v.spec.Unit + "`, and reload only once its API answers."
+	}
 	if v.f.Postgres.Known && v.f.Postgres.Value.Running {
 		f.Severity = node.Warn
 		f.Text += " PostgreSQL still runs, and nobody manages it."
 	}
-	if v.fresh && v.cluster.Leader == nil && !v.cluster.LeaderUnknown {
+	if v.nobodyLeads() {
 		f.Severity = node.Page
-		f.Text += " Nobody holds the leader key: clients that follow the leader cannot write."
+		f.Text += " " + v.whyNobodyLeads()
 	}
 	v.find(f)
+}
+
+// endedByHangup: systemd counts death by SIGHUP as success, and Patroni dies of it only before it has installed its
+// handler (FAULTS.md F10). A program that is stopped ends with status 0 or by SIGTERM.
+func (v *view) endedByHangup() bool {
+	const sighup = 1
+	return v.unit.State == service.StateStopped && v.unit.Result == "success" && v.unit.ExitStatus == sighup
+}
+
+// handOver is how long a stopped leader's key may be absent, or still there, before clients are known to be without a
+// primary: a planned stop hands over in a second or two.
+const handOver = 5 * time.Second
+
+// nobodyLeads: the key is gone, or it names this member, whose Patroni does not answer HAProxy's checks any more: a
+// paused Patroni keeps its key when it is stopped (FAULTS.md F12, L23).
+func (v *view) nobodyLeads() bool {
+	st := v.streak("nobodyleads/"+v.spec.Service, v.fresh && !v.cluster.Empty && !v.otherLeads, v.in.Snapshot.DCS.Cluster.At)
+	if st.Count > 0 {
+		v.attention = true
+	}
+	return st.Count > 0 && st.Held() >= handOver
+}
+
+func (v *view) whyNobodyLeads() string {
+	if v.leader {
+		return "This member still holds the leader key, and no Patroni here says so to HAProxy: clients that follow the leader cannot write."
+	}
+	return "Nobody holds the leader key: clients that follow the leader cannot write."
 }
 
 func (v *view) configBroken() {

@@ -234,6 +234,8 @@ func (v *view) postgresEvidence() node.Evidence {
 	switch {
 	case p.Value.Writable():
 		what = "running, writable"
+	case p.Value.Starting():
+		what = "starting"
 	case p.Value.Running:
 		what = "running, " + p.Value.ControlState
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
 // Limits, each with the place it comes from.
@@ -185,11 +186,36 @@ func healthWords(in Input, s node.PatroniSpec) string {
 		}
 	}
 	for _, f := range in.Snapshot.Patroni {
-		if f.Service == s.Service && f.Liveness.Known && f.Liveness.Value.Alive() {
+		if f.Service != s.Service {
+			continue
+		}
+		if words := busyWords(f); words != "" {
+			return words
+		}
+		if f.Postgres.Known && f.Postgres.Value.Starting() {
+			role += "; PostgreSQL is starting, which is left to take its time"
+		}
+		if f.Liveness.Known && f.Liveness.Value.Alive() {
 			return "runs, answers, and " + role
 		}
 	}
 	return "is not seen answering yet, " + role
+}
+
+// busyWords says that somebody, or the manager itself, is at work on the unit.
+func busyWords(f node.PatroniFacts) string {
+	u := f.Unit.Value
+	switch {
+	case !f.Unit.Known:
+		return ""
+	case u.Job != "":
+		return fmt.Sprintf("is %s under somebody's job %s, which is left to finish", u.State, u.Job)
+	case u.State == service.StateRestarting:
+		return "ended, and its manager is about to start it again"
+	case u.State == service.StateStarting, u.State == service.StateStopping:
+		return fmt.Sprintf("is %s, which is left to finish", u.State)
+	}
+	return ""
 }
 
 // rests lists the facts behind the summary.
@@ -218,6 +244,8 @@ func postgresWords(f node.PatroniFacts) string {
 	switch {
 	case pg.Writable():
 		return fmt.Sprintf("running, writable, timeline %d", pg.Timeline)
+	case pg.Starting():
+		return fmt.Sprintf("starting, timeline %d", pg.Timeline)
 	case pg.Running:
 		return fmt.Sprintf("running, %s, timeline %d", pg.ControlState, pg.Timeline)
 	}

@@ -108,6 +108,9 @@ func (p Postgres) Writable() bool {
 		p.ServerStatus != ServerStarting && p.ServerStatus != ServerStandby
 }
 
+// Starting reports whether a postmaster lives on the directory and lets nobody in yet: it recovers, or is about to.
+func (p Postgres) Starting() bool { return p.Running && p.ServerStatus == ServerStarting }
+
 // Values of ServerStatus that exclude writes.
 const (
 	ServerStarting = "starting" // does not accept sessions yet
