@@ -52,7 +52,7 @@ func (p *patroni) noticeSlow(f node.PatroniFacts, now node.Instant) {
 	if trigger != p.mark.trigger {
 		p.mark = markWatch{trigger: trigger, since: now, member: p.mark.member}
 	}
-	if p.Probes.LogMark != nil && (p.mark.looks == 0 || p.mark.looks == 1 && now.Sub(p.mark.since) >= markAgain) {
+	if p.mark.looks == 0 || p.mark.looks == 1 && now.Sub(p.mark.since) >= markAgain {
 		p.mark.due = true
 	}
 	if p.cfg.due || p.mark.due {

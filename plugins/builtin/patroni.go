@@ -33,6 +33,21 @@ func fromPatroni(out *probe.PatroniProbes, t probe.PatroniTarget) error {
 		return err
 	}
 	out.Liveness, out.API, out.Config = liveness, whole, check
+	place := patroni.MarkConfig{Unit: t.Unit}
+	if t.LogFile != "" {
+		place = patroni.MarkConfig{File: t.LogFile}
+	}
+	mark, err := patroni.NewLogMark(place, patroni.MarkDeps{
+		Runner: service.Runner{},
+		DataDirID: func(ctx context.Context) (string, error) {
+			pg, err := out.Files.Probe(ctx)
+			return pg.DataDirID, err
+		},
+	})
+	if err != nil {
+		return err
+	}
+	out.LogMark = mark
 	out.ConfigID = func() (string, error) { return patroni.FileID(t.ConfigFile) }
 	return nil
 }

@@ -14,7 +14,7 @@ type PatroniTarget struct {
 	Password   func() (string, error) // password for the session; nil: none
 }
 
-// PatroniProbes are the ways to look at one Patroni. Session is nil without a DSN, LogMark where Patroni's log cannot be read.
+// PatroniProbes are the ways to look at one Patroni. Session is nil without a DSN.
 type PatroniProbes struct {
 	Liveness Prober[Liveness]
 	API      Prober[PatroniAPI]
