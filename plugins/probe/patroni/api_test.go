@@ -301,7 +301,7 @@ func TestLiveness_NotTheAPIsDoing(t *testing.T) {
 	t.Cleanup(secure.Close)
 	plain := serve(t, func(http.ResponseWriter, *http.Request) {})
 	for name, url := range map[string]string{
-		"no such name":            "http://nobody.invalid:8008",
+		"no such name":            "http://not..aname:8008", // refused before any name server is asked
 		"certificate not trusted": secure.URL,
 		"https to a plain server": strings.Replace(plain, "http:", "https:", 1),
 		"alert from a TLS server": listen(t, func(c net.Conn) { _, _ = c.Write([]byte("\x15\x03\x01\x00\x02\x02\x46")) }),
