@@ -36,7 +36,11 @@
 // A watch alone is not enough: it is not linearizable, may stall without an error, and cannot see that a lease is not
 // renewed (FACTS.md §7.1, FAULTS.md L31, F46).
 //
-// The package speaks etcd's own generated gRPC API and not clientv3: that client's watcher reconnects by itself ten
-// times a second, its balancer sends every third read to a hung member, and its calls wait for a connection instead of
-// saying that there is none.
+// # What is left to clientv3, and what is not
+//
+// Every request, every watch, and every token is clientv3's. A client is given one endpoint, since its balancer would
+// send every third read to a member that hangs; when an endpoint does not do, the client is closed and the next endpoint
+// gets one. Three habits of the library are switched off, because each of them hides a failure that this package must
+// see: calls wait for a connection until their deadline, requests are repeated a hundred times, and a broken watch is
+// mended silently, ten times a second and with a new token each time.
 package dcs

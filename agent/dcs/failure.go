@@ -18,7 +18,9 @@ const (
 	causeTimeout     cause = "timeout"
 	causeUnreachable cause = "unreachable"
 	causeNoQuorum    cause = "no quorum"
-	causeCredentials cause = "credentials"
+	causeCredentials cause = "credentials" // the user is refused
+	causeToken       cause = "token"       // the user must authenticate anew
+	causeDenied      cause = "permission denied"
 	causeReadOnly    cause = "read only"
 	causeForeign     cause = "another cluster"
 	causeBackwards   cause = "went backwards"
@@ -75,10 +77,13 @@ func classify(ctx context.Context, err error, addr, secret string) error {
 	}
 	known := rpctypes.Error(err)
 	switch {
-	case errors.Is(known, rpctypes.ErrPermissionDenied), errors.Is(known, rpctypes.ErrInvalidAuthToken),
-		errors.Is(known, rpctypes.ErrAuthFailed), errors.Is(known, rpctypes.ErrAuthOldRevision),
-		errors.Is(known, rpctypes.ErrUserEmpty), errors.Is(known, rpctypes.ErrPermissionNotGranted):
-		return &failure{causeCredentials, "credentials: " + strings.TrimPrefix(known.Error(), "etcdserver: ")}
+	case errors.Is(known, rpctypes.ErrAuthFailed):
+		return &failure{causeCredentials, credentialsText(known)}
+	case errors.Is(known, rpctypes.ErrInvalidAuthToken), errors.Is(known, rpctypes.ErrAuthOldRevision),
+		errors.Is(known, rpctypes.ErrUserEmpty):
+		return &failure{causeToken, credentialsText(known)}
+	case errors.Is(known, rpctypes.ErrPermissionDenied), errors.Is(known, rpctypes.ErrPermissionNotGranted):
+		return &failure{causeDenied, credentialsText(known)}
 	case errors.Is(known, rpctypes.ErrNoSpace):
 		return &failure{causeReadOnly, "etcd refuses writes: database space exceeded (NOSPACE)"}
 	case errors.Is(known, rpctypes.ErrCompacted):
@@ -86,20 +91,20 @@ func classify(ctx context.Context, err error, addr, secret string) error {
 	case errors.Is(known, rpctypes.ErrNoLeader):
 		return &failure{causeNoQuorum, addr + " has no etcd leader"}
 	}
-	st, _ := status.FromError(err)
-	text := redact(st.Message(), secret)
-	switch st.Code() {
+	code, message := codeOf(err)
+	text := redact(message, secret)
+	switch code {
 	case codes.Unauthenticated, codes.PermissionDenied:
-		return &failure{causeCredentials, "credentials: " + text}
+		return &failure{causeDenied, "credentials: " + text}
 	case codes.DeadlineExceeded:
 		return &failure{causeTimeout, "no answer from " + addr + " in time"}
 	case codes.ResourceExhausted:
-		if strings.Contains(st.Message(), "larger than max") {
+		if strings.Contains(message, "larger than max") {
 			return &failure{causeTooLarge, "answer of " + addr + " is larger than 16 MiB"}
 		}
 		return &failure{causeRefused, addr + " refuses: " + text}
-	case codes.Unavailable:
-		if strings.HasPrefix(st.Message(), "etcdserver: request timed out") {
+	case codes.Unavailable, codes.Aborted: // Aborted: see final
+		if strings.HasPrefix(message, "etcdserver: request timed out") {
 			return &failure{causeNoQuorum, addr + ": " + strings.TrimPrefix(text, "etcdserver: ")}
 		}
 		return &failure{causeUnreachable, "cannot reach " + addr + ": " + text}
@@ -111,6 +116,19 @@ func classify(ctx context.Context, err error, addr, secret string) error {
 		return &failure{causeTimeout, "no answer from " + addr + " in time"}
 	}
 	return &failure{causeUnreachable, "cannot use " + addr + ": " + text}
+}
+
+// codeOf returns code and text of an error of the library, which turns those that it knows into a type of its own.
+func codeOf(err error) (codes.Code, string) {
+	if e, ok := errors.AsType[rpctypes.EtcdError](err); ok {
+		return e.Code(), e.Error()
+	}
+	st, _ := status.FromError(err)
+	return st.Code(), st.Message()
+}
+
+func credentialsText(err error) string {
+	return "credentials: " + strings.TrimPrefix(err.Error(), "etcdserver: ")
 }
 
 // elsewhere reports whether another endpoint may do better.

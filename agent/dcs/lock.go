@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
 )
@@ -56,22 +55,16 @@ func (v *View) Acquire(ctx context.Context, name string, ttl time.Duration, hold
 	}
 	began, m := v.now(), v.mark()
 	seconds := int64((ttl + time.Second - 1) / time.Second)
-	var grant *pb.LeaseGrantResponse
-	err := v.conn.call(ctx, false, func(ctx context.Context, conn grpc.ClientConnInterface) (err error) {
-		if grant, err = pb.NewLeaseClient(conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: seconds}); err != nil {
-			return err
-		}
-		return v.admit(grant.GetHeader(), m)
-	})
+	lease, err := v.grant(ctx, seconds, m)
 	if err != nil {
 		return Lock{}, fmt.Errorf("acquire lock %q: %w", name, err)
 	}
 	l := Lock{
-		Name: name, Key: v.lockKey(name), Holder: holder, Lease: grant.GetID(),
-		Until: began.Add(time.Duration(min(seconds, grant.GetTTL())) * time.Second),
+		Name: name, Key: v.lockKey(name), Holder: holder, Lease: int64(lease.ID),
+		Until: began.Add(time.Duration(min(seconds, lease.TTL)) * time.Second),
 	}
 	if l.Revision, err = v.put(ctx, l, m); err != nil {
-		v.abandon(ctx, l.Lease)
+		v.abandon(ctx, clientv3.LeaseID(l.Lease))
 		return Lock{}, fmt.Errorf("acquire lock %q: %w", name, err)
 	}
 	return l, nil
@@ -79,17 +72,15 @@ func (v *View) Acquire(ctx context.Context, name string, ttl time.Duration, hold
 
 // put writes the lock's key if it does not exist and returns its revision.
 func (v *View) put(ctx context.Context, l Lock, m mark) (int64, error) {
-	put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{
-		Key: []byte(l.Key), Value: []byte(l.Holder), Lease: l.Lease,
-	}}}
-	resp, err := v.txn(ctx, l.Key, 0, put, getOp(l.Key), m)
+	put := clientv3.OpPut(l.Key, l.Holder, clientv3.WithLease(clientv3.LeaseID(l.Lease)))
+	resp, err := v.txn(ctx, l.Key, 0, put, m)
 	if err != nil {
 		return 0, err
 	}
-	if !resp.GetSucceeded() {
+	if !resp.Succeeded {
 		return 0, &HeldError{Name: l.Name, Holder: holderOf(resp)}
 	}
-	return resp.GetHeader().GetRevision(), nil
+	return resp.Header.GetRevision(), nil
 }
 
 // Held returns nil if the lock is still held by this acquisition, as a linearizable transaction shows, and has time left
@@ -99,11 +90,11 @@ func (v *View) Held(ctx context.Context, l Lock) error {
 		return fmt.Errorf("check lock %q: its time is over: %w", l.Name, ErrLost)
 	}
 	// The branches read: etcd answers a transaction without operations from local state, not linearizably.
-	resp, err := v.txn(ctx, l.Key, l.Revision, getOp(l.Key), getOp(l.Key), v.mark())
+	resp, err := v.txn(ctx, l.Key, l.Revision, clientv3.OpGet(l.Key), v.mark())
 	switch {
 	case err != nil:
 		return fmt.Errorf("check lock %q: %w", l.Name, err)
-	case !resp.GetSucceeded():
+	case !resp.Succeeded:
 		return fmt.Errorf("check lock %q: %w", l.Name, ErrLost)
 	case v.now() >= l.Until:
 		return fmt.Errorf("check lock %q: its time ran out meanwhile: %w", l.Name, ErrLost)
@@ -114,52 +105,56 @@ func (v *View) Held(ctx context.Context, l Lock) error {
 // Release gives the lock back if it is still held by this acquisition, and returns ErrLost if it is not. After another
 // error it ends with its ttl.
 func (v *View) Release(ctx context.Context, l Lock) error {
-	del := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte(l.Key)}}}
-	resp, err := v.txn(ctx, l.Key, l.Revision, del, getOp(l.Key), v.mark())
-	v.abandon(ctx, l.Lease)
+	resp, err := v.txn(ctx, l.Key, l.Revision, clientv3.OpDelete(l.Key), v.mark())
+	v.abandon(ctx, clientv3.LeaseID(l.Lease))
 	switch {
 	case err != nil:
 		return fmt.Errorf("release lock %q: %w", l.Name, err)
-	case !resp.GetSucceeded():
+	case !resp.Succeeded:
 		return fmt.Errorf("release lock %q: %w", l.Name, ErrLost)
 	}
 	return nil
 }
 
-// txn does one of two operations, depending on the revision at which the key was created; 0 means that it does not exist.
-func (v *View) txn(ctx context.Context, key string, created int64, then, otherwise *pb.RequestOp, m mark) (*pb.TxnResponse, error) {
-	req := &pb.TxnRequest{
-		Compare: []*pb.Compare{{
-			Key: []byte(key), Target: pb.Compare_CREATE, Result: pb.Compare_EQUAL,
-			TargetUnion: &pb.Compare_CreateRevision{CreateRevision: created},
-		}},
-		Success: []*pb.RequestOp{then}, Failure: []*pb.RequestOp{otherwise},
-	}
-	var resp *pb.TxnResponse
-	err := v.conn.call(ctx, false, func(ctx context.Context, conn grpc.ClientConnInterface) (err error) {
-		if resp, err = pb.NewKVClient(conn).Txn(ctx, req); err != nil {
+// txn does something if the key was created at that revision, 0 for a key that does not exist, and otherwise reads it.
+func (v *View) txn(ctx context.Context, key string, created int64, then clientv3.Op, m mark) (*clientv3.TxnResponse, error) {
+	var resp *clientv3.TxnResponse
+	err := v.conn.call(ctx, false, func(ctx context.Context, etcd *clientv3.Client) (err error) {
+		asCreated := clientv3.Compare(clientv3.CreateRevision(key), "=", created)
+		if resp, err = etcd.Txn(ctx).If(asCreated).Then(then).Else(clientv3.OpGet(key)).Commit(); err != nil {
 			return err
 		}
-		return v.admit(resp.GetHeader(), m)
+		return v.admit(resp.Header, m)
 	})
 	return resp, err
 }
 
+// grant asks for a lease of that many seconds.
+func (v *View) grant(ctx context.Context, seconds int64, m mark) (*clientv3.LeaseGrantResponse, error) {
+	var lease *clientv3.LeaseGrantResponse
+	err := v.conn.call(ctx, false, func(ctx context.Context, etcd *clientv3.Client) (err error) {
+		if lease, err = etcd.Grant(ctx, seconds); err != nil {
+			return err
+		}
+		return v.admit(lease.ResponseHeader, m)
+	})
+	return lease, err
+}
+
 // abandon revokes a lease, and with it whatever key it may hold, even if the caller's context has ended. A lease that
 // cannot be revoked ends by itself.
-func (v *View) abandon(ctx context.Context, lease int64) {
-	_ = v.revoke(context.WithoutCancel(ctx), lease)
+func (v *View) abandon(ctx context.Context, lease clientv3.LeaseID) {
+	_ = v.conn.call(context.WithoutCancel(ctx), false, func(ctx context.Context, etcd *clientv3.Client) error {
+		_, err := etcd.Revoke(ctx, lease)
+		return err
+	})
 }
 
 func (v *View) lockKey(name string) string { return lockRoot + "/" + v.cfg.Scope + "/lock/" + name }
 
-func getOp(key string) *pb.RequestOp {
-	return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: []byte(key)}}}
-}
-
 // holderOf returns the name in the key that a failed transaction read, "" if it is not one.
-func holderOf(resp *pb.TxnResponse) string {
-	for _, r := range resp.GetResponses() {
+func holderOf(resp *clientv3.TxnResponse) string {
+	for _, r := range resp.Responses {
 		for _, kv := range r.GetResponseRange().GetKvs() {
 			if s := string(kv.GetValue()); validName(s) {
 				return s

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
 )
@@ -206,17 +206,17 @@ func (v *View) learnLeases() bool {
 func (v *View) readLease(ctx context.Context, id int64, old node.Fact[node.Lease]) node.Fact[node.Lease] {
 	began, m := v.now(), v.mark()
 	source := "etcd lease " + hex(id)
-	var resp *pb.LeaseTimeToLiveResponse
-	err := v.conn.call(ctx, true, func(ctx context.Context, conn grpc.ClientConnInterface) (err error) {
-		if resp, err = pb.NewLeaseClient(conn).LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: id}); err != nil {
+	var resp *clientv3.LeaseTimeToLiveResponse
+	err := v.conn.call(ctx, true, func(ctx context.Context, etcd *clientv3.Client) (err error) {
+		if resp, err = etcd.TimeToLive(ctx, clientv3.LeaseID(id)); err != nil {
 			return err
 		}
-		return v.admit(resp.GetHeader(), m)
+		return v.admit(resp.ResponseHeader, m)
 	})
 	if err != nil {
 		return stale(old, source, began, err)
 	}
-	lease, err := parseLease(id, resp.GetTTL(), resp.GetGrantedTTL())
+	lease, err := parseLease(id, resp.TTL, resp.GrantedTTL)
 	if err != nil {
 		return stale(old, source, began, err)
 	}
@@ -243,18 +243,18 @@ func parseLease(id, ttl, granted int64) (node.Lease, error) {
 // readAlarms asks for the alarms of all members.
 func (v *View) readAlarms(ctx context.Context, old node.Fact[[]string]) node.Fact[[]string] {
 	began, m := v.now(), v.mark()
-	var resp *pb.AlarmResponse
-	err := v.conn.call(ctx, true, func(ctx context.Context, conn grpc.ClientConnInterface) (err error) {
-		if resp, err = pb.NewMaintenanceClient(conn).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_GET}); err != nil {
+	var resp *clientv3.AlarmResponse
+	err := v.conn.call(ctx, true, func(ctx context.Context, etcd *clientv3.Client) (err error) {
+		if resp, err = etcd.AlarmList(ctx); err != nil {
 			return err
 		}
-		return v.admit(resp.GetHeader(), m)
+		return v.admit(resp.Header, m)
 	})
 	if err != nil {
 		return stale(old, sourceAlarms, began, err)
 	}
 	names := []string{}
-	for _, a := range resp.GetAlarms() {
+	for _, a := range resp.Alarms {
 		if a.GetAlarm() != pb.AlarmType_NONE {
 			names = append(names, a.GetAlarm().String())
 		}
@@ -268,28 +268,15 @@ func (v *View) readAlarms(ctx context.Context, old node.Fact[[]string]) node.Fac
 // that happens now.
 func (v *View) probeWrite(ctx context.Context) node.Fact[bool] {
 	began, m := v.now(), v.mark()
-	var resp *pb.LeaseGrantResponse
-	err := v.conn.call(ctx, false, func(ctx context.Context, conn grpc.ClientConnInterface) (err error) {
-		if resp, err = pb.NewLeaseClient(conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: probeTTL}); err != nil {
-			return err
-		}
-		return v.admit(resp.GetHeader(), m)
-	})
+	lease, err := v.grant(ctx, probeTTL, m)
 	if causeOf(err) == causeReadOnly {
 		return node.Fact[bool]{Known: true, Source: sourceWrite, At: began, Why: err.Error()}
 	}
 	if err != nil {
 		return node.Unseen[bool](sourceWrite, err.Error(), began)
 	}
-	v.abandon(ctx, resp.GetID())
+	v.abandon(ctx, lease.ID)
 	return node.Seen(true, sourceWrite, began)
-}
-
-func (v *View) revoke(ctx context.Context, id int64) error {
-	return v.conn.call(ctx, false, func(ctx context.Context, conn grpc.ClientConnInterface) error {
-		_, err := pb.NewLeaseClient(conn).LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: id})
-		return err
-	})
 }
 
 // stale keeps a fact whose read failed, and says why. Answers of another etcd cluster void it: what was known is not
@@ -324,7 +311,7 @@ func (v *View) result() node.DCS {
 			d.Cluster.Why = "not refreshed: " + v.problem.Error()
 		}
 	}
-	d.LeaderLease = explain(d.LeaderLease, "etcd lease", d.Cluster, "there is no leader key with a lease")
+	d.LeaderLease = explain(d.LeaderLease, "etcd lease", d.Cluster, absentLeader(d.Cluster.Value))
 	d.MemberLease = explain(d.MemberLease, "etcd lease", d.Cluster, cmp.Or(v.absentMember(), "not read yet"))
 	if d.Alarms.Source == "" {
 		d.Alarms = node.Unseen[[]string](sourceAlarms, "not read yet", 0)
@@ -333,6 +320,14 @@ func (v *View) result() node.DCS {
 		d.Writable = node.Unseen[bool](sourceWrite, "asked only before an action", 0)
 	}
 	return d
+}
+
+// absentLeader says why there is no lease of the leader to ask for.
+func absentLeader(c node.Cluster) string {
+	if c.LeaderUnknown {
+		return "the leader key is not intelligible"
+	}
+	return "there is no leader key with a lease"
 }
 
 // absentMember says why there is no lease of the own member to ask for.

@@ -27,10 +27,10 @@ const (
 // ParseCluster turns the keys below prefix, "/<namespace>/<scope>/", into a view that is complete for revision.
 //
 // It is pure and never panics. What does not follow Patroni's grammar is absent from the view and named in Problems,
-// without its value. Where absence would read as permission, the view errs on the other side: an unintelligible failover
-// key is a switchover about which nothing is known, an unintelligible field of the dynamic configuration makes the
-// configuration not Present, an unintelligible nofailover tag counts as set. Keys that Patroni does not use, the groups
-// of Citus, and the failsafe key are ignored.
+// without its value. Where absence would read as permission, the view errs on the other side: an unintelligible leader
+// key is a leader about whom nothing is known, an unintelligible failover key is a switchover about which nothing is
+// known, an unintelligible field of the dynamic configuration makes the configuration not Present, an unintelligible
+// nofailover tag counts as set. Keys that Patroni does not use, the groups of Citus, and the failsafe key are ignored.
 func ParseCluster(scope, prefix string, revision int64, clusterID uint64, kvs []KV) node.Cluster {
 	p := parser{prefix: prefix, c: node.Cluster{
 		Scope: scope, Revision: revision, ClusterID: clusterID, Empty: true, Config: node.DefaultDynamicConfig(),
@@ -110,6 +110,8 @@ func (p *parser) problem(key, reason string) {
 // distrust is called for a key that exists and says nothing intelligible at all.
 func (p *parser) distrust(rel string) {
 	switch rel {
+	case "leader":
+		p.c.LeaderUnknown = true
 	case "failover":
 		p.c.Switchover = &node.Switchover{}
 	case "config":
@@ -128,10 +130,11 @@ func (p *parser) initialize(_ string, kv KV) {
 	p.c.Initialize = string(kv.Value)
 }
 
-func (p *parser) leader(_ string, kv KV) {
+func (p *parser) leader(rel string, kv KV) {
 	name := string(kv.Value)
 	if !validName(name) {
 		p.problem(kv.Key, "not a member name")
+		p.distrust(rel)
 		return
 	}
 	if kv.Lease == 0 {

@@ -96,6 +96,30 @@ func TestParseCluster_Empty(t *testing.T) {
 	}
 }
 
+// A leader key that cannot be read is not the absence of a leader.
+func TestParseCluster_LeaderUnknown(t *testing.T) {
+	tests := []struct {
+		name string
+		kvs  []KV
+		want bool
+	}{
+		{"no key", nil, false},
+		{"a member", []KV{put("leader", "pg1")}, false},
+		{"empty", []KV{put("leader", "")}, true},
+		{"not a name", []KV{put("leader", "../x")}, true},
+		{"not UTF-8", []KV{put("leader", "pg\xff")}, true},
+		{"too large", []KV{put("leader", strings.Repeat("x", 2<<20))}, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := parse(tt.kvs...)
+			if c.LeaderUnknown != tt.want || (tt.want && c.Leader != nil) {
+				t.Fatalf("leader unknown %v, leader %+v", c.LeaderUnknown, c.Leader)
+			}
+		})
+	}
+}
+
 // One key at a time: what it says, and which part of it is a problem.
 func TestParseCluster_Keys(t *testing.T) {
 	noLease := put("leader", "pg1")

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/pgpatrol/pgpatrol/agent/dcs"
 	"github.com/pgpatrol/pgpatrol/agent/node"
@@ -28,28 +28,25 @@ func TestReal_Etcd(t *testing.T) {
 		t.Skip("no etcd in PATH")
 	}
 	addr := startEtcd(t, path)
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	etcd, err := clientv3.New(clientv3.Config{Endpoints: []string{addr}, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
-	kv, leases, maintenance := pb.NewKVClient(conn), pb.NewLeaseClient(conn), pb.NewMaintenanceClient(conn)
+	t.Cleanup(func() { _ = etcd.Close() })
 	ctx := t.Context()
-	write := func(key, value string, lease int64) int64 {
+	write := func(key, value string, lease clientv3.LeaseID) {
 		t.Helper()
-		r, err := kv.Put(ctx, &pb.PutRequest{Key: []byte(prefix + key), Value: []byte(value), Lease: lease}, grpc.WaitForReady(true))
-		if err != nil {
+		if _, err := etcd.Put(ctx, prefix+key, value, clientv3.WithLease(lease)); err != nil {
 			t.Fatal(err)
 		}
-		return r.GetHeader().GetRevision()
 	}
 	write("config", config, 0)
-	lease, err := leases.LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 30})
+	lease, err := etcd.Grant(ctx, 30)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write("leader", "pg1", lease.GetID())
-	write("members/pg1", memberJSON("pg1", "primary"), lease.GetID())
+	write("leader", "pg1", lease.ID)
+	write("members/pg1", memberJSON("pg1", "primary"), lease.ID)
 
 	start, out := time.Now(), &logs{}
 	v, err := dcs.New(
@@ -71,7 +68,7 @@ func TestReal_Etcd(t *testing.T) {
 		t.Fatalf("dcs = %+v", d)
 	}
 	// The answer to a lease that is gone, and a watch that tells of it.
-	if _, err := leases.LeaseRevoke(ctx, &pb.LeaseRevokeRequest{ID: lease.GetID()}); err != nil {
+	if _, err := etcd.Revoke(ctx, lease.ID); err != nil {
 		t.Fatal(err)
 	}
 	awaitChange(t, v)
@@ -97,7 +94,7 @@ func TestReal_Etcd(t *testing.T) {
 	if err := v.Held(ctx, l); !errors.Is(err, dcs.ErrLost) {
 		t.Fatalf("Held after Release: %v", err)
 	}
-	if _, err := maintenance.Alarm(ctx, &pb.AlarmRequest{
+	if _, err := pb.NewMaintenanceClient(etcd.ActiveConnection()).Alarm(ctx, &pb.AlarmRequest{
 		Action: pb.AlarmRequest_ACTIVATE, MemberID: d.Cluster.Value.ClusterID, Alarm: pb.AlarmType_NOSPACE,
 	}); err != nil {
 		t.Fatal(err)

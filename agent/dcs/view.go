@@ -9,7 +9,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"google.golang.org/grpc"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
 )
@@ -157,18 +157,14 @@ func (v *View) admitRead(h *pb.ResponseHeader, m mark) error {
 }
 
 // linear makes one linearizable range read and keeps account of whether such reads work.
-func (v *View) linear(ctx context.Context, key, end string) (*pb.RangeResponse, node.Instant, error) {
+func (v *View) linear(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, node.Instant, error) {
 	began, m := v.now(), v.mark()
-	req := &pb.RangeRequest{Key: []byte(key)}
-	if end != "" {
-		req.RangeEnd = []byte(end)
-	}
-	var resp *pb.RangeResponse
-	err := v.conn.call(ctx, true, func(ctx context.Context, conn grpc.ClientConnInterface) (err error) {
-		if resp, err = pb.NewKVClient(conn).Range(ctx, req); err != nil {
+	var resp *clientv3.GetResponse
+	err := v.conn.call(ctx, true, func(ctx context.Context, etcd *clientv3.Client) (err error) {
+		if resp, err = etcd.Get(ctx, key, opts...); err != nil {
 			return err
 		}
-		return v.admitRead(resp.GetHeader(), m)
+		return v.admitRead(resp.Header, m)
 	})
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -190,16 +186,16 @@ func (v *View) linear(ctx context.Context, key, end string) (*pb.RangeResponse, 
 
 // list reads everything and makes it the view. It returns the revision from which a watch must start.
 func (v *View) list(ctx context.Context) (int64, error) {
-	resp, began, err := v.linear(ctx, v.prefix, prefixEnd(v.prefix))
+	resp, began, err := v.linear(ctx, v.prefix, clientv3.WithPrefix())
 	if err != nil {
 		return 0, fmt.Errorf("list keys: %w", err)
 	}
-	kvs := make([]KV, 0, len(resp.GetKvs()))
-	for _, kv := range resp.GetKvs() {
+	kvs := make([]KV, 0, len(resp.Kvs))
+	for _, kv := range resp.Kvs {
 		kvs = append(kvs, keyValue(kv))
 	}
 	v.mu.Lock()
-	changed, wake := v.store.list(resp.GetHeader().GetRevision(), kvs)
+	changed, wake := v.store.list(resp.Header.GetRevision(), kvs)
 	v.dirty = v.dirty || changed
 	v.known = true
 	v.proved = max(v.proved, began)
@@ -215,7 +211,7 @@ func (v *View) list(ctx context.Context) (int64, error) {
 // moment at which the read began. Otherwise everything is listed anew.
 func (v *View) prove(ctx context.Context) error {
 	key := v.prefix + "leader"
-	resp, began, err := v.linear(ctx, key, "")
+	resp, began, err := v.linear(ctx, key)
 	if err != nil {
 		return fmt.Errorf("read leader key: %w", err)
 	}
@@ -233,15 +229,15 @@ func (v *View) prove(ctx context.Context) error {
 }
 
 // agrees reports whether the view shows the key as the response does, or already something newer. It is called with mu.
-func (v *View) agrees(key string, resp *pb.RangeResponse) bool {
-	if v.store.last(key) > resp.GetHeader().GetRevision() {
+func (v *View) agrees(key string, resp *clientv3.GetResponse) bool {
+	if v.store.last(key) > resp.Header.GetRevision() {
 		return true
 	}
 	have, ok := v.store.kvs[key]
-	if len(resp.GetKvs()) == 0 {
+	if len(resp.Kvs) == 0 {
 		return !ok
 	}
-	kv := resp.GetKvs()[0]
+	kv := resp.Kvs[0]
 	return ok && have.ModRevision == kv.GetModRevision() && have.CreateRevision == kv.GetCreateRevision() &&
 		have.Lease == kv.GetLease()
 }
@@ -269,6 +265,3 @@ func keyValue(kv *mvccpb.KeyValue) KV {
 		CreateRevision: kv.GetCreateRevision(), ModRevision: kv.GetModRevision(), Lease: kv.GetLease(),
 	}
 }
-
-// prefixEnd returns the end of the range of all keys below a prefix that ends with "/": "0" follows "/" in ASCII.
-func prefixEnd(prefix string) string { return prefix[:len(prefix)-1] + "0" }

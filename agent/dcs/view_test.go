@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	_ "unsafe" // for go:linkname
 
 	"github.com/pgpatrol/pgpatrol/agent/dcs"
 	"github.com/pgpatrol/pgpatrol/agent/dcs/dcstest"
@@ -27,6 +28,19 @@ type bench struct {
 	logs  *logs
 	start time.Time
 	lease int64 // of pg1, which leads
+}
+
+// never is what clientv3's watches take for the Done channel of a context that never ends.
+//
+//go:linkname never go.etcd.io/etcd/client/v3.valCtxCh
+var never chan struct{}
+
+// TestMain lets clientv3's watches run in bubbles. Each of them waits on a channel that the library made when the program
+// started, outside of every bubble, and while somebody waits on such a channel a bubble's time stands still. Nil means
+// the same, by the contract of context.Context, and nobody waits. The tests of dcstest watch with the library as it is.
+func TestMain(m *testing.M) {
+	never = nil
+	m.Run()
 }
 
 // run runs f in a bubble with a cluster that pg1 leads and that this machine's pg1 belongs to.

@@ -2,16 +2,17 @@ package dcs
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
 	"time"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/grpc/metadata"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
 )
@@ -63,48 +64,23 @@ func (v *View) follow(ctx context.Context, out *outage) error {
 	defer v.conn.release(s)
 	err = v.watch(ctx, s, from, out)
 	err = v.conn.classify(ctx, err, s.addr)
-	switch why := causeOf(err); {
-	case why == causeCredentials:
-		v.conn.reauthenticate(s)
-	case why.elsewhere():
-		v.conn.retire(s, true)
-	}
+	v.conn.blame(s, err, false)
 	return fmt.Errorf("watch keys: %w", err)
 }
 
-// watch feeds the store from one watch stream until it ends, stalls, or says something that cannot be believed. All its
-// goroutines have ended when it returns.
+// watch feeds the store from one watch until it ends, stalls, or says something that cannot be believed.
 func (v *View) watch(ctx context.Context, s *session, from int64, out *outage) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	// Without a leader a watch would be silently stuck on a member that lost it (FACTS.md §7.1).
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	w := clientv3.NewWatcher(s.client)
+	defer func() { _ = w.Close() }()
 	defer cancel()
-	// Without it a watch on a member that lost its leader is silently stuck (FACTS.md §7.1).
-	leaderOnly := metadata.AppendToOutgoingContext(s.outgoing(ctx), rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
-	v.conn.requests.Add(1)
-	stream, err := pb.NewWatchClient(s.conn).Watch(leaderOnly)
-	if err != nil {
-		return err
+	late := time.AfterFunc(v.cfg.ReadTimeout, cancel)
+	responses := w.Watch(ctx, v.prefix, clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithCreatedNotify(),
+		clientv3.WithProgressNotify(), clientv3.WithFragment())
+	if !late.Stop() {
+		return &failure{causeTimeout, "no answer from " + s.addr + " in time"}
 	}
-	if err := stream.Send(createRequest(v.prefix, from)); err != nil {
-		_, err = stream.Recv() // the reason why it could not be sent
-		return err
-	}
-	responses, ended := make(chan *pb.WatchResponse), make(chan error, 1)
-	wg.Go(func() {
-		for {
-			r, err := stream.Recv()
-			if err != nil {
-				ended <- err
-				return
-			}
-			select {
-			case responses <- r:
-			case <-ctx.Done():
-				return
-			}
-		}
-	})
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	heard := v.now()
@@ -112,40 +88,51 @@ func (v *View) watch(ctx context.Context, s *session, from int64, out *outage) e
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-ended:
-			return err
 		case <-s.retired:
 			return &failure{causeReplaced, "the connection to " + s.addr + " was given up"}
-		case r := <-responses:
+		case r, ok := <-responses:
+			if !ok && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if !ok { // the library keeps the reason for itself; the next list may meet it too
+				return &failure{causeRefused, s.addr + " ended the watch"}
+			}
 			if err := v.take(r); err != nil {
 				return err
 			}
-			if heard = v.now(); !r.GetCreated() {
+			if heard = v.now(); !r.Created {
 				out.end()
 			}
 		case <-tick.C:
 			if v.now().Sub(heard) > stallAfter {
 				return &failure{causeStalled, fmt.Sprintf("watch on %s shows no life for %s", s.addr, stallAfter)}
 			}
-			_ = stream.Send(progressRequest()) // a broken stream shows in what it receives
+			askProgress(ctx, w, v.cfg.ReadTimeout)
 		}
 	}
 }
 
+// askProgress makes the server show that the watch lives. That it could not be asked shows in the watch.
+func askProgress(ctx context.Context, w clientv3.Watcher, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	_ = w.RequestProgress(ctx)
+}
+
 // take brings one response of the watch into the view.
-func (v *View) take(r *pb.WatchResponse) error {
-	if err := v.admit(r.GetHeader(), v.mark()); err != nil {
+func (v *View) take(r clientv3.WatchResponse) error {
+	if err := v.admit(r.Header, v.mark()); err != nil {
 		return err
 	}
-	if r.GetCanceled() {
-		if r.GetCompactRevision() > 0 {
-			return &failure{causeCompacted, fmt.Sprintf("watch: revision %d and older are compacted", r.GetCompactRevision())}
-		}
-		return canceled(r.GetCancelReason())
+	if r.CompactRevision > 0 {
+		return &failure{causeCompacted, fmt.Sprintf("watch: revision %d and older are compacted", r.CompactRevision)}
 	}
-	events := make([]event, 0, len(r.GetEvents()))
-	for _, e := range r.GetEvents() {
-		events = append(events, event{kv: keyValue(e.GetKv()), deleted: e.GetType() == mvccpb.Event_DELETE})
+	if err := r.Err(); err != nil {
+		return ended(err)
+	}
+	events := make([]event, 0, len(r.Events))
+	for _, e := range r.Events {
+		events = append(events, event{kv: keyValue(e.GetKv()), deleted: e.GetType() == clientv3.EventTypeDelete})
 	}
 	v.mu.Lock()
 	changed, wake := v.store.apply(events)
@@ -158,33 +145,27 @@ func (v *View) take(r *pb.WatchResponse) error {
 	return nil
 }
 
-// canceled turns the reason that a server gives for ending a watch into a failure. Lost permission comes this way, not
-// as an error of the stream.
-func canceled(reason string) error {
-	switch reason {
-	case rpctypes.ErrGRPCPermissionDenied.Error(), rpctypes.ErrPermissionDenied.Error(),
-		rpctypes.ErrGRPCInvalidAuthToken.Error(), rpctypes.ErrInvalidAuthToken.Error():
-		return &failure{causeCredentials, "credentials: watch refused"}
-	case rpctypes.ErrGRPCNoLeader.Error(), rpctypes.ErrNoLeader.Error():
-		return &failure{causeNoQuorum, "watch: no etcd leader"}
+// ended turns the reason of the server for ending a watch into a failure, and leaves an error of the stream as it is.
+// Lost permission comes the first way, as a text (FAULTS.md F52).
+func ended(err error) error {
+	if _, ok := errors.AsType[rpctypes.EtcdError](err); ok || errors.Is(err, io.EOF) || status.Code(err) != codes.Unknown {
+		return err
 	}
-	return &failure{causeRefused, "watch canceled: " + redact(reason, "")}
+	switch err.Error() {
+	case rpctypes.ErrGRPCPermissionDenied.Error():
+		return rpctypes.ErrPermissionDenied
+	case rpctypes.ErrGRPCInvalidAuthToken.Error():
+		return rpctypes.ErrInvalidAuthToken
+	case rpctypes.ErrGRPCNoLeader.Error():
+		return rpctypes.ErrNoLeader
+	}
+	return &failure{causeRefused, "watch canceled: " + redact(err.Error(), "")}
 }
 
 func (v *View) setLive(live bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.live = live
-}
-
-func createRequest(prefix string, from int64) *pb.WatchRequest {
-	return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: &pb.WatchCreateRequest{
-		Key: []byte(prefix), RangeEnd: []byte(prefixEnd(prefix)), StartRevision: from, ProgressNotify: true, Fragment: true,
-	}}}
-}
-
-func progressRequest() *pb.WatchRequest {
-	return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
 }
 
 // outage logs when the view is interrupted, for every new cause once, and when it is whole again.

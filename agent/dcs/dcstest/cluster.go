@@ -59,6 +59,7 @@ type auth struct {
 	tokens   map[string]bool
 	issued   int
 	denied   bool
+	distrust bool
 }
 
 // New returns a cluster of that many members, with a quorum and without a key. The caller must Close it.
@@ -288,6 +289,9 @@ func (c *Cluster) RequireAuth(user, password string) {
 
 // ExpireTokens makes all tokens given so far invalid.
 func (c *Cluster) ExpireTokens() { c.do(func() { clear(c.auth.tokens) }) }
+
+// RefuseTokens makes every token invalid as soon as it is given, as members whose clocks disagree do.
+func (c *Cluster) RefuseTokens(refused bool) { c.do(func() { c.auth.distrust = refused }) }
 
 // Deny refuses every key to everybody, as a role without permissions does.
 func (c *Cluster) Deny(denied bool) { c.do(func() { c.auth.denied = denied }) }

@@ -145,7 +145,7 @@ func (c *Cluster) allowed(ctx context.Context) error {
 	switch {
 	case len(tokens) == 0:
 		return rpctypes.ErrGRPCUserEmpty
-	case !c.auth.tokens[tokens[0]]:
+	case !c.auth.tokens[tokens[0]] || c.auth.distrust:
 		return rpctypes.ErrGRPCInvalidAuthToken
 	}
 	return nil
