@@ -91,6 +91,15 @@ func TestStep_Stories(t *testing.T) {
 			tell: func(i int) []nodetest.Change { return []nodetest.Change{nodetest.Silent(), lease(i % 10)} },
 		},
 		{
+			name: "an API that was never understood proves nothing", seconds: 60, finding: node.PatroniHung, found: never, verb: node.SoftKill, act: never,
+			tell: func(i int) []nodetest.Change {
+				return []nodetest.Change{lease(4 + i), pf(func(p *node.PatroniFacts) {
+					p.API.Known = false
+					p.Liveness.Value = probe.Liveness{Outcome: probe.OutcomeBroken}
+				})}
+			},
+		},
+		{
 			name: "F17 listener gone, lease renewed", seconds: 60, finding: node.PatroniAPIDead, found: when{6, 8}, verb: node.SoftKill, act: when{15, 17},
 			tell: func(i int) []nodetest.Change { return []nodetest.Change{nodetest.Refused(), lease(i % 10)} },
 		},

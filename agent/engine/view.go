@@ -150,7 +150,7 @@ func (v *view) observeStreaks() {
 	left, leaseAt, leaseKnown := v.lease()
 	dcs := v.in.Snapshot.DCS.Cluster
 	v.st = streaks{
-		silent:   v.streak(name("silent"), live && l.Value.Dead() && l.Value.Outcome != probe.OutcomeRefused, l.At),
+		silent:   v.streak(name("silent"), live && v.mute(l.Value.Outcome), l.At),
 		refused:  v.streak(name("refused"), live && l.Value.Outcome == probe.OutcomeRefused, l.At),
 		loopDead: v.streak(name("loopdead"), live && l.Value.Outcome == probe.OutcomeAnswered && l.Value.Status == 503, l.At),
 		stopped:  v.streak(name("stopped"), running && p.Fresh(v.now, FreshLocal) && p.Value.PID == v.unit.MainPID && p.Value.Stopped(), p.At),
@@ -158,6 +158,12 @@ func (v *view) observeStreaks() {
 		overdue:  v.streak(name("overdue"), running && leaseKnown && left < v.timing.Overdue(), leaseAt),
 		zombie:   v.streak(name("zombie"), v.otherLeads && dcs.Fresh(v.now, freshZombie) && v.writable(), dcs.At),
 	}
+}
+
+// mute reports whether a local API that ended like this belongs to a Patroni that does not answer. A broken exchange counts
+// only where this API has been heard before: http:// configured for an API that wants TLS looks the same.
+func (v *view) mute(o probe.Outcome) bool {
+	return o == probe.OutcomeTimeout || o == probe.OutcomeBroken && v.m.Identity
 }
 
 func (v *view) baseline() node.Baseline {

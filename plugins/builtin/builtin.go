@@ -24,17 +24,21 @@ func Patroni(t probe.PatroniTarget) (probe.PatroniProbes, error) {
 	if err != nil {
 		return probe.PatroniProbes{}, err
 	}
-	var out probe.PatroniProbes
+	files, err := postgres.New(postgres.Config{DataDir: t.DataDir}, postgres.Deps{Processes: table})
+	if err != nil {
+		return probe.PatroniProbes{}, err
+	}
+	out := probe.PatroniProbes{Files: files}
 	if err := fromProcesses(&out, t, table); err != nil {
 		return probe.PatroniProbes{}, err
 	}
-	if err := fromPatroni(&out, t); err != nil {
+	if err := fromPatroni(&out, t, files); err != nil {
 		return probe.PatroniProbes{}, err
 	}
 	return out, nil
 }
 
-// fromProcesses adds what files and the process table show.
+// fromProcesses adds what the process table and a session show.
 func fromProcesses(out *probe.PatroniProbes, t probe.PatroniTarget, table *process.Table) error {
 	out.Process = func(ctx context.Context, pid int) (probe.Process, error) {
 		p, err := process.New(process.Config{}, process.Deps{Table: table, PID: func(context.Context) (int, error) { return pid, nil }})
@@ -47,11 +51,7 @@ func fromProcesses(out *probe.PatroniProbes, t probe.PatroniTarget, table *proce
 	if err != nil {
 		return err
 	}
-	files, err := postgres.New(postgres.Config{DataDir: t.DataDir}, postgres.Deps{Processes: table})
-	if err != nil {
-		return err
-	}
-	out.Machine, out.Files = machine, files
+	out.Machine = machine
 	if t.DSN == "" {
 		return nil
 	}

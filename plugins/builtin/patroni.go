@@ -11,11 +11,12 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/probe/patroni"
+	"github.com/pgpatrol/pgpatrol/plugins/probe/postgres"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
 // fromPatroni adds what Patroni itself says: its API, its validator, its log.
-func fromPatroni(out *probe.PatroniProbes, t probe.PatroniTarget) error {
+func fromPatroni(out *probe.PatroniProbes, t probe.PatroniTarget, files *postgres.Files) error {
 	api := patroni.APIConfig{URL: t.API}
 	liveness, err := patroni.NewLiveness(api, patroni.APIDeps{})
 	if err != nil {
@@ -37,13 +38,7 @@ func fromPatroni(out *probe.PatroniProbes, t probe.PatroniTarget) error {
 	if t.LogFile != "" {
 		place = patroni.MarkConfig{File: t.LogFile}
 	}
-	mark, err := patroni.NewLogMark(place, patroni.MarkDeps{
-		Runner: service.Runner{},
-		DataDirID: func(ctx context.Context) (string, error) {
-			pg, err := out.Files.Probe(ctx)
-			return pg.DataDirID, err
-		},
-	})
+	mark, err := patroni.NewLogMark(place, patroni.MarkDeps{Runner: service.Runner{}, DataDirID: files.DataDirID})
 	if err != nil {
 		return err
 	}
