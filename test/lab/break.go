@@ -71,7 +71,7 @@ func agentsCommand(o *options) *cobra.Command {
 	return cmd
 }
 
-func faultsCommand(o *options) *cobra.Command {
+func faultsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "faults", Short: "List the faults that can be injected by hand, and the scenarios", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -140,14 +140,24 @@ func timingsOf(s scenario.Scenario) []string {
 }
 
 func runCommand(o *options) *cobra.Command {
-	runs, without, both, dir := 1, false, false, ""
+	runs, without, both, dir, suite, parallel := 1, false, false, "", "", 2
 	cmd := &cobra.Command{
-		Use:   "run SCENARIO...",
+		Use:   "run SCENARIO...|--suite NAME",
 		Short: "Run scenarios and judge them; \"all\" stands for every one (exit 1 where one fails)",
 		Long: "Run scenarios and judge them from what the witnesses recorded. The first of a scenario's timings is used unless\n" +
-			"--timings names one, or \"all\". The stack is started where it is not up, and left settled.",
-		Args: cobra.MinimumNArgs(1),
+			"--timings names one, or \"all\". The stack is started where it is not up, and left settled.\n\n" +
+			"--suite ci or soak runs the suite's scenarios instead, on --parallel stacks of its own (NAME-1, NAME-2), which are\n" +
+			"removed afterwards.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if (suite == "") == (len(args) == 0) {
+				return errors.New("want scenarios, or --suite")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if suite != "" {
+				return o.runSuite(cmd.Context(), cmd.OutOrStdout(), suite, o.stackOr(cmd, suite), parallel, dir)
+			}
 			list, err := pick(args)
 			if err != nil {
 				return err
@@ -177,6 +187,8 @@ func runCommand(o *options) *cobra.Command {
 	cmd.Flags().IntVar(&runs, "runs", 1, "how often each scenario runs")
 	cmd.Flags().BoolVar(&without, "without", false, "run without pgpatrol: the fault must do its harm")
 	cmd.Flags().BoolVar(&both, "both", false, "run without and then with pgpatrol")
+	cmd.Flags().StringVar(&suite, "suite", "", "run a suite: ci or soak")
+	cmd.Flags().IntVar(&parallel, "parallel", parallel, "how many stacks share a suite")
 	cmd.Flags().StringVar(&dir, "dir", "", "where failed runs leave their evidence (default: the system's temporary folder)")
 	return cmd
 }

@@ -34,12 +34,13 @@ func root() *cobra.Command {
 	cmd.PersistentFlags().StringVar(&o.timings, "timings", "default", "Patroni's timings: default (30/10/10) or fast (20/2/3)")
 	cmd.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
 	cmd.AddCommand(upCommand(o), downCommand(o), statusCommand(o), settleCommand(o), agentsCommand(o),
-		faultsCommand(o), injectCommand(o), runCommand(o), witnessCommand(o), execCommand(o), logsCommand(o))
+		faultsCommand(), injectCommand(o), runCommand(o), witnessCommand(o), execCommand(o), logsCommand(o),
+		demoCommand(o), benchCommand(o))
 	return cmd
 }
 
 func (o *options) log() *slog.Logger {
-	return slog.New(tint.NewHandler(os.Stderr, &tint.Options{TimeFormat: "15:04:05", NoColor: !terminal(os.Stderr)}))
+	return slog.New(tint.NewTextHandler(os.Stderr, &tint.Options{TimeFormat: "15:04:05", NoColor: !terminal(os.Stderr)}))
 }
 
 func terminal(f *os.File) bool {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pgpatrol/pgpatrol/test/lab/binary"
 )
 
 //go:embed files/agent.yaml.tmpl
@@ -56,7 +58,7 @@ func (s *Stack) InstallAgents(ctx context.Context, o AgentOptions) error {
 		defer func() { _ = os.RemoveAll(filepath.Dir(bin)) }()
 		o.Binary = bin
 	}
-	root, err := moduleRoot(ctx)
+	root, err := binary.Root(ctx)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -132,7 +133,7 @@ func (s *Stack) apply(ctx context.Context, t Timings) error {
 			err = s.PatchConfig(ctx, body)
 		}
 		if perr := pause(ctx, time.Second); perr != nil {
-			return fmt.Errorf("apply timings %s: %w (%v)", t.Name, perr, err)
+			return fmt.Errorf("apply timings %s: %w", t.Name, errors.Join(perr, err))
 		}
 	}
 }

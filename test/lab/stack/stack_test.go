@@ -124,7 +124,7 @@ func TestOverlaps(t *testing.T) {
 
 func FuzzParseLook(f *testing.F) {
 	f.Add(`{"members":[{"name":"a","role":"leader","lag":"unknown"}]}`, `{"ttl":30}`, "# pxname,svname,status\n")
-	f.Fuzz(func(t *testing.T, cluster, config, stat string) {
+	f.Fuzz(func(_ *testing.T, cluster, config, stat string) {
 		if l, err := parseLook(cluster, config, stat); err == nil {
 			l.problems()
 		}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pgpatrol/pgpatrol/test/lab/binary"
 )
 
 // WitnessPath is where InstallWitness puts the witness inside a node.
@@ -35,34 +35,16 @@ func (s *Stack) copyTo(ctx context.Context, n Node, from, to string) error {
 	return nil
 }
 
-// moduleRoot returns the folder of this module, from wherever inside it the lab was started.
-func moduleRoot(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	mod := strings.TrimSpace(string(out))
-	if err != nil || mod == "" || mod == os.DevNull {
-		return "", fmt.Errorf("find the module (run the lab inside its checkout): %w", err)
-	}
-	return filepath.Dir(mod), nil
-}
-
 // build makes a static Linux binary of a package of this module, in a folder of its own that the caller removes.
 func build(ctx context.Context, pkg, name string, flags ...string) (string, error) {
-	root, err := moduleRoot(ctx)
-	if err != nil {
-		return "", err
-	}
 	dir, err := os.MkdirTemp("", "pgpatrol-lab-build-")
 	if err != nil {
 		return "", fmt.Errorf("make build folder: %w", err)
 	}
 	bin := filepath.Join(dir, name)
-	args := append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", bin}, flags...)
-	cmd := exec.CommandContext(ctx, "go", append(args, pkg)...)
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if err := binary.Build(ctx, pkg, binary.Platform{OS: "linux"}, bin, flags...); err != nil {
 		_ = os.RemoveAll(dir)
-		return "", fmt.Errorf("build %s: %w: %s", pkg, err, strings.TrimSpace(string(out)))
+		return "", err
 	}
 	return bin, nil
 }
