@@ -23,14 +23,15 @@ cross: ## Build for every platform that is claimed, into bin/
 	GOOS=linux GOARCH=arm GOARM=7 $(BUILD) -o bin/pgpatrol-linux-armv7 ./cmd/pgpatrol
 	GOOS=darwin GOARCH=arm64 $(BUILD) -o bin/pgpatrol-darwin-arm64 ./cmd/pgpatrol
 
-demo: build ## Break the real stack without and with pgpatrol, and show the difference (8 minutes)
+demo: ## Break the real stack without and with pgpatrol, and show the difference (8 minutes)
 	@test/setup/setup.sh go docker
 	@$(LAB) demo
 
 demo-down: ## Stop and remove what `make demo` left running
-	@$(LAB) down
+	@$(LAB) --stack demo down
 
-test: setup vet lint unit cross scenarios ## Everything that CI checks, with the real stack in containers
+test: ## Everything that CI checks, with the real stack in containers
+	@test/setup/sections.sh $(MAKE) setup vet lint unit cross scenarios
 
 setup: ## Install and start what the tests need (Debian and Ubuntu, as root; elsewhere: name it)
 	@test/setup/setup.sh go cc docker
@@ -51,14 +52,17 @@ unit: ## Run the tests that need no container, and the layer test
 fuzz: ## Run each fuzz target for FUZZTIME (5s)
 	@test/setup/fuzz.sh $(FUZZTIME)
 
-scenarios: build ## Run the real-stack scenarios that CI runs
-	$(LAB) run --suite ci
+scenarios: ## Run the real-stack scenarios that CI runs
+	@test/setup/setup.sh go docker
+	@$(LAB) run --suite ci
 
-bench: build ## Measure memory, CPU, size, requests, detection and outage
-	$(LAB) bench
+bench: ## Measure what idle agents cost: memory, CPU, size, requests to etcd
+	@test/setup/setup.sh go docker
+	@$(LAB) bench
 
-soak: build ## Break the real stack again and again for a long time
-	$(LAB) soak
+soak: ## Break the real stack again and again for a long time
+	@test/setup/setup.sh go docker
+	@$(LAB) run --suite soak
 
 clean: ## Remove what was built
 	rm -rf bin .cache
