@@ -20,7 +20,7 @@ type view struct {
 	unit       service.Status
 	unitKnown  bool
 	leader     bool // a fresh linearizable view says that this member holds the key
-	otherLeads bool // ... that another member holds it
+	otherLeads bool // ... that another member holds it, which is not this one under a wrong name
 }
 
 func (s *step) view(spec node.PatroniSpec) (*view, bool) {
@@ -33,13 +33,24 @@ func (s *step) view(spec node.PatroniSpec) (*view, bool) {
 		v.unit, v.unitKnown = f.Unit.Value, f.Unit.Fresh(s.now, FreshLocal)
 		if s.fresh && s.cluster.Leader != nil {
 			v.leader = s.cluster.Leader.Name == spec.Member
-			v.otherLeads = !v.leader
+			v.otherLeads = !v.leader && !v.callsItself(s.cluster.Leader.Name)
 		}
 		v.rememberService()
 		v.observeStreaks()
 		return v, true
 	}
 	return nil, false
+}
+
+// callsItself reports whether the Patroni of this machine goes by that name, by its API's word or its configuration's.
+// Where the leader key holds that name and pgpatrol's configuration another, this is the leader under a wrong name and no
+// second primary (FAULTS.md S20). Patroni's own file is on this machine for certain, while the API's address may be wrong:
+// an API that contradicts a file which has the configured name is somebody else's.
+func (v *view) callsItself(name string) bool {
+	if c := v.f.Config; c.Known && c.Value.Name != "" {
+		return c.Value.Name == name
+	}
+	return v.f.API.Known && v.f.API.Value.Name == name
 }
 
 // rememberService notes what the unit did since the last step.
