@@ -252,9 +252,10 @@ type clusterLock struct {
 // lockTTL outlasts the longest action and its verification, so that the lock needs no renewal.
 const lockTTL = 2 * time.Minute
 
-// Acquire implements executor.Locker.
-func (c *clusterLock) Acquire(ctx context.Context, purpose string) error {
-	l, err := c.view.Acquire(ctx, "cluster", lockTTL, c.holder+": "+purpose)
+// Acquire implements executor.Locker. The key holds the node's name and nothing else: what the node is doing stands in
+// its own journal, and whoever reads the key accepts names only.
+func (c *clusterLock) Acquire(ctx context.Context, _ string) error {
+	l, err := c.view.Acquire(ctx, "cluster", lockTTL, c.holder)
 	if err == nil {
 		c.held = l
 	}
