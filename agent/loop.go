@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -212,8 +213,11 @@ func (l *loop) show(snap node.Snapshot, plan node.Plan) { l.publish(snap, plan) 
 // changes compares two decisions. A plan is worth recording when what it allows or refuses, or why, is another.
 func changes(before, after map[string]node.Finding, old, plan node.Plan) recorded {
 	var r recorded
+	differs := signature(plan) != signature(old)
 	for _, f := range plan.Findings {
-		if b, ok := before[f.Key()]; !ok || b.Severity != f.Severity || b.DivergentBytes == nil && f.DivergentBytes != nil {
+		b, ok := before[f.Key()]
+		// A second primary writes on, and nobody can measure it any more once it is ended: it is recorded again right then.
+		if !ok || b.Severity != f.Severity || b.DivergentBytes == nil && f.DivergentBytes != nil || differs && fenced(plan, f) {
 			r.opened = append(r.opened, f)
 		}
 	}
@@ -222,10 +226,17 @@ func changes(before, after map[string]node.Finding, old, plan node.Plan) recorde
 			r.cleared = append(r.cleared, f)
 		}
 	}
-	if signature(plan) != signature(old) {
+	if differs {
 		r.plan = &plan
 	}
 	return r
+}
+
+// fenced reports whether the plan is about to end the second primary that the finding is about.
+func fenced(p node.Plan, f node.Finding) bool {
+	return slices.ContainsFunc(p.Allowed, func(a node.Action) bool {
+		return a.Fence && a.Finding == f.Code && a.Service == f.Subject
+	})
 }
 
 func signature(p node.Plan) string {

@@ -191,3 +191,33 @@ func TestLoop_PolicySwappedInPlace(t *testing.T) {
 		t.Errorf("%d actions after the policy was switched to auto, want 1", len(w.executed))
 	}
 }
+
+// What a second primary wrote is recorded when it becomes known, and as it stands when the second primary is ended.
+func TestChanges_DivergenceIsRecordedBeforeTheFence(t *testing.T) {
+	bytes := func(n uint64) *uint64 { return &n }
+	zombie := func(n *uint64) node.Finding {
+		return node.Finding{Code: node.ZombiePrimary, Severity: node.Page, Subject: "patroni", DivergentBytes: n}
+	}
+	fence := []node.Action{{ID: "1", Verb: node.SoftKill, Service: "patroni", Finding: node.ZombiePrimary, Fence: true}}
+	refused := node.Plan{Refused: []node.Refusal{{Action: fence[0], Verdicts: []node.Verdict{{Guard: node.GuardPolicy}}}}}
+	for _, tt := range []struct {
+		name string
+		old  node.Plan
+		seen *uint64 // at the look before, by the finding that is open
+		plan node.Plan
+		want int
+	}{
+		{"known at last", refused, nil, node.Plan{Findings: []node.Finding{zombie(bytes(0))}, Refused: refused.Refused}, 1},
+		{"growing", refused, bytes(0), node.Plan{Findings: []node.Finding{zombie(bytes(800))}, Refused: refused.Refused}, 0},
+		{"about to be ended", refused, bytes(800), node.Plan{Findings: []node.Finding{zombie(bytes(800))}, Allowed: fence}, 1},
+		{"being ended", node.Plan{Allowed: fence}, bytes(800), node.Plan{Findings: []node.Finding{zombie(bytes(800))}, Allowed: fence}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			open := zombie(tt.seen)
+			before := map[string]node.Finding{open.Key(): open}
+			if got := changes(before, before, tt.old, tt.plan); len(got.opened) != tt.want {
+				t.Errorf("%d findings recorded, want %d", len(got.opened), tt.want)
+			}
+		})
+	}
+}
