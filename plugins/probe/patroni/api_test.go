@@ -102,8 +102,8 @@ func TestParseReply_Unintelligible(t *testing.T) {
 		if err := json.Unmarshal(good, &m); err != nil {
 			t.Fatal(err)
 		}
-		target, rest, nested := m, field, false
-		if _, rest, nested = strings.Cut(field, "."); nested {
+		target := m
+		if _, rest, nested := strings.Cut(field, "."); nested {
 			target, field = m[strings.TrimSuffix(field, "."+rest)].(map[string]any), rest
 		}
 		target[field] = value
@@ -216,7 +216,7 @@ func listen(t *testing.T, handle func(net.Conn)) string {
 				return
 			}
 			go func() {
-				defer c.Close() //nolint:errcheck // a test's server
+				defer c.Close() // a test's server
 				handle(c)
 			}()
 		}
@@ -230,7 +230,7 @@ func closedPort(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // only its number is wanted
+	defer l.Close() // only its number is wanted
 	return "http://" + l.Addr().String()
 }
 

@@ -87,7 +87,7 @@ func configFiles(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close() // only read
 	all, err := f.Readdirnames(-1)
 	if err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func readRegular(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close() // only read
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, err

@@ -140,7 +140,7 @@ func (c *client) exchange(ctx context.Context, path string, limit int64) (answer
 	if err != nil {
 		return answer{}, err
 	}
-	defer conn.Close() //nolint:errcheck // nothing is left to be lost
+	defer conn.Close() // nothing is left to be lost
 	if c.tls != nil {
 		secure := tls.Client(conn, c.tls)
 		if err := secure.HandshakeContext(ctx); err != nil {
@@ -148,7 +148,7 @@ func (c *client) exchange(ctx context.Context, path string, limit int64) (answer
 		}
 		conn = secure
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) //nolint:errcheck // closed then
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // closed then
 	defer stop()
 
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.host+path, nil)
@@ -172,6 +172,7 @@ func (c *client) exchange(ctx context.Context, path string, limit int64) (answer
 	if err != nil {
 		return answer{}, notHTTP(ctx, err)
 	}
+	defer response.Body.Close()
 	a := answer{outcome: probe.OutcomeAnswered, status: response.StatusCode}
 	if limit == 0 {
 		return a, nil

@@ -91,7 +91,7 @@ func (f *Files) DataDirID(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		defer root.Close() //nolint:errcheck // only read
+		defer root.Close() // only read
 		return dataDirID(root)
 	})
 }
@@ -105,7 +105,7 @@ func (f *Files) look() (probe.Postgres, error) {
 	if err != nil {
 		return seen, err
 	}
-	defer root.Close() //nolint:errcheck // only read
+	defer root.Close() // only read
 
 	// The lock file comes first: a server that starts between the two reads then counts as not running yet, and never
 	// as running with the state of the one before.
@@ -266,7 +266,7 @@ func readFile(root *os.Root, name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close() // only read
 	opened, err := f.Stat()
 	if err != nil {
 		return nil, err

@@ -148,7 +148,7 @@ func ask(ctx context.Context, config *pgconn.Config) ([]string, error) {
 		// After a failure the library would go on for up to 15 s in the background, asking the server to cancel what
 		// it does over another connection. A server that hangs would not answer that either.
 		if err == nil {
-			_ = conn.Close(ctx) //nolint:errcheck // the answer is here
+			_ = conn.Close(ctx) // the answer is here
 		}
 		d.close()
 		if conn.IsClosed() {
@@ -202,7 +202,7 @@ func (d *dialer) close() {
 	defer d.mu.Unlock()
 	d.closed = true
 	for _, c := range d.conns {
-		_ = c.Close() //nolint:errcheck // often closed already
+		_ = c.Close() // often closed already
 	}
 }
 

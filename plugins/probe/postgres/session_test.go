@@ -33,7 +33,7 @@ func serve(t *testing.T, handle func(net.Conn)) string {
 				return
 			}
 			go func() {
-				defer c.Close() //nolint:errcheck // a test's server
+				defer c.Close() // a test's server
 				handle(c)
 			}()
 		}

@@ -20,5 +20,5 @@ func kernelUptime() (time.Duration, error) {
 
 // existsHidden asks for the existence of a process in a way that hidepid does not answer. Signal 0 is not sent.
 func existsHidden(pid int) bool {
-	return pid > 0 && unix.Kill(pid, 0) != unix.ESRCH //nolint:errorlint // a plain errno
+	return pid > 0 && unix.Kill(pid, 0) != unix.ESRCH // a plain errno
 }
