@@ -97,9 +97,13 @@ func (v *view) crashing() {
 	if n < crashCount {
 		return
 	}
+	end := "" // systemd forgets how a unit ended as soon as it runs again
+	if v.unit.Result != "" && v.unit.Result != "success" {
+		end = fmt.Sprintf(" (last end: %s, exit status %d)", v.unit.Result, v.unit.ExitStatus)
+	}
 	v.find(node.Finding{
 		Code: node.PatroniCrashing, Severity: node.Warn, Subject: v.spec.Service,
-		Text:     fmt.Sprintf("Patroni has been started again %d times within %s (last end: %s, exit status %d). Its manager restarts it; more restarts would not help.", n, crashWindow, orNone(v.unit.Result), v.unit.ExitStatus),
+		Text:     fmt.Sprintf("Patroni has been started again %d times within %s%s. Its manager restarts it; more restarts would not help.", n, crashWindow, end),
 		Advice:   "`journalctl -u " + v.spec.Unit + "` shows why it ends.",
 		Evidence: []node.Evidence{v.unitEvidence()},
 	})
