@@ -18,7 +18,9 @@ func All() []Fault {
 	var all []Fault
 	all = append(all, processFaults()...)
 	all = append(all, unitFaults()...)
+	all = append(all, operatorFaults()...)
 	all = append(all, postgresFaults()...)
+	all = append(all, rivalFaults()...)
 	all = append(all, clusterFaults()...)
 	return append(all, networkFaults()...)
 }

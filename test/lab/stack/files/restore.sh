@@ -23,6 +23,19 @@ fi
 conf=/var/lib/postgresql/17/patroni/postgresql.conf
 [ -e $conf.whole ] && mv $conf.whole $conf
 rm -f $conf.fifo
+# A start of PostgreSQL that waits for a FIFO: the file comes back first, then its reader gets the content.
+origin=/var/lib/postgresql/17/patroni/pg_logical/replorigin_checkpoint
+if [ -e $origin.whole ]; then
+  ln $origin $origin.fifo; mv $origin.whole $origin
+  timeout 2 dd if=$origin of=$origin.fifo oflag=nonblock conv=notrunc status=none 2>/dev/null
+fi
+rm -f $origin.fifo
+systemctl stop lab-rival.service 2>/dev/null
+# A replica that diverged silently is copied anew.
+if [ -e /var/lib/lab/diverged ]; then
+  systemctl stop patroni.service
+  rm -rf /var/lib/postgresql/17/rival /var/lib/postgresql/17/patroni /var/lib/lab/diverged
+fi
 # A signal interrupts the open(2) that the loop sleeps in; Python opens the path again, a regular file by now.
 if [ -e /run/lab/loop-stuck ]; then rm -f /run/lab/loop-stuck; pkill -HUP -o -x patroni; fi
 pkill -CONT -x patroni; pkill -CONT -x postgres
