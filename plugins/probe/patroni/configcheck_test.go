@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -312,6 +314,34 @@ func TestConfigCheck_NoFile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stuck is a validator that waits for Patroni's own API for good, unless it is told that it listens elsewhere.
+type stuck struct{ runs []service.Command }
+
+func (s *stuck) Run(ctx context.Context, c service.Command) (service.Output, error) {
+	s.runs = append(s.runs, c)
+	if !slices.Contains(c.Env, apiElsewhere) {
+		<-ctx.Done()
+		return service.Output{}, ctx.Err()
+	}
+	return service.Output{}, nil
+}
+
+func TestConfigCheck_PatroniHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, _ := checkFor(t, "name: a\nscope: b\n", &runner{})
+		r := &stuck{}
+		c.deps.Runner = r
+		began := time.Now()
+		got, err := c.Probe(t.Context())
+		if err != nil || !got.Valid || len(r.runs) != 2 {
+			t.Errorf("got %+v, %v after %d runs", got, err, len(r.runs))
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("took %s", took)
+		}
+	})
 }
 
 func TestConfigCheck_CannotRun(t *testing.T) {
