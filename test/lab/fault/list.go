@@ -22,7 +22,8 @@ func All() []Fault {
 	all = append(all, postgresFaults()...)
 	all = append(all, rivalFaults()...)
 	all = append(all, clusterFaults()...)
-	return append(all, networkFaults()...)
+	all = append(all, networkFaults()...)
+	return append(all, hostileFaults()...)
 }
 
 func processFaults() []Fault {

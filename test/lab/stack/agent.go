@@ -41,6 +41,9 @@ type AgentOptions struct {
 	Env    map[string]string // environment of the service, for failpoints
 	Nodes  []string          // nodes to start an agent on; all where empty
 	Ready  time.Duration     // how long to wait for the agents' sockets; 30 s where zero
+
+	// Edit has the last word on a node's configuration, to make it wrong on purpose; nil means nothing.
+	Edit func(n Node, yaml string) string
 }
 
 // AgentNodes lists the nodes that an agent can run on.
@@ -147,7 +150,11 @@ func (s *Stack) agentConfig(n Node, o AgentOptions) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(cfg, o.Extra...), nil
+	cfg = append(cfg, o.Extra...)
+	if o.Edit != nil {
+		cfg = []byte(o.Edit(n, string(cfg)))
+	}
+	return cfg, nil
 }
 
 // StopAgents stops the agents that are installed, quickly. Nodes without one are left alone.
