@@ -38,12 +38,7 @@ func processFaults() []Fault {
 		},
 		{
 			Name: "patroni-start-limit", ID: "F05", Kind: stack.Postgres, Summary: "SIGKILL Patroni until systemd gives up; PostgreSQL runs on as an orphan",
-			Do: script(`for i in $(seq 40); do
-  p=$(mp); [ "$p" = 0 ] || kill -KILL "$p" 2>/dev/null || true
-  sleep .3
-  [ "$(systemctl show -p ActiveState --value patroni)" = failed ] && exit 0
-done; echo "the unit never failed"; exit 1`),
-			Undo: script(`systemctl reset-failed patroni; systemctl start patroni`),
+			Do: script(startLimit), Undo: script(`systemctl reset-failed patroni; systemctl start patroni`),
 		},
 		{
 			Name: "patroni-crash-loop", ID: "F06", Kind: stack.Postgres, Summary: "SIGKILL Patroni every 15 s, just under the start limit",
