@@ -217,7 +217,8 @@ func changes(before, after map[string]node.Finding, old, plan node.Plan) recorde
 	for _, f := range plan.Findings {
 		b, ok := before[f.Key()]
 		// A second primary writes on, and nobody can measure it any more once it is ended: it is recorded again right then.
-		if !ok || b.Severity != f.Severity || b.DivergentBytes == nil && f.DivergentBytes != nil || differs && fenced(plan, f) {
+		news := !ok || b.Severity != f.Severity || b.DivergentBytes == nil && f.DivergentBytes != nil
+		if news || fenced(plan, f) && (differs || grown(b, f)) {
 			r.opened = append(r.opened, f)
 		}
 	}
@@ -230,6 +231,10 @@ func changes(before, after map[string]node.Finding, old, plan node.Plan) recorde
 		r.plan = &plan
 	}
 	return r
+}
+
+func grown(b, f node.Finding) bool {
+	return b.DivergentBytes != nil && f.DivergentBytes != nil && *f.DivergentBytes > *b.DivergentBytes
 }
 
 // fenced reports whether the plan is about to end the second primary that the finding is about.

@@ -210,6 +210,7 @@ func TestChanges_DivergenceIsRecordedBeforeTheFence(t *testing.T) {
 		{"known at last", refused, nil, node.Plan{Findings: []node.Finding{zombie(bytes(0))}, Refused: refused.Refused}, 1},
 		{"growing", refused, bytes(0), node.Plan{Findings: []node.Finding{zombie(bytes(800))}, Refused: refused.Refused}, 0},
 		{"about to be ended", refused, bytes(800), node.Plan{Findings: []node.Finding{zombie(bytes(800))}, Allowed: fence}, 1},
+		{"the fresh look knows more", node.Plan{Allowed: fence}, bytes(0), node.Plan{Findings: []node.Finding{zombie(bytes(800))}, Allowed: fence}, 1},
 		{"being ended", node.Plan{Allowed: fence}, bytes(800), node.Plan{Findings: []node.Finding{zombie(bytes(800))}, Allowed: fence}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
