@@ -250,17 +250,16 @@ func orYes(wrong []string) string {
 	return strings.Join(wrong, "; ")
 }
 
-// watching looks at the agents' processes, breaks something, waits until d after the beginning, and looks again.
+// watching looks at the agents' processes, breaks something, waits for d, and looks again.
 func watching(d time.Duration, f Func) Func {
 	return func(ctx context.Context, r *Run) error {
-		began := time.Now()
 		if err := look(ctx, r); err != nil {
 			return err
 		}
 		if err := f(ctx, r); err != nil {
 			return err
 		}
-		if err := r.Sleep(ctx, time.Until(began.Add(d))); err != nil {
+		if err := r.Sleep(ctx, d); err != nil {
 			return err
 		}
 		return look(ctx, r)

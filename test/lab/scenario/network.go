@@ -20,8 +20,8 @@ func networkScenarios() []Scenario {
 	return []Scenario{
 		{
 			ID: "F40", Title: "Two of three etcd members killed: no quorum", Timings: []string{"fast", "default"},
-			Fault:   watching(18*time.Second, loseQuorum(nil)),
-			Observe: lasts(18 * time.Second),
+			Fault:   watching(15*time.Second, loseQuorum(nil)),
+			Observe: lasts(15 * time.Second),
 			Heal: []Check{
 				NoAction(), Says(node.DCSUnreachable, onEveryNode()), PatroniUntouched(patronis...), NoSecondPrimary(), NoFailover(),
 				NoLostWrites(), AgentsLived(),
@@ -31,8 +31,8 @@ func networkScenarios() []Scenario {
 			// The stop comes between the two kills: its proof is complete while the last good view of etcd is 6 s old, so
 			// that guards must refuse and not merely nothing be seen.
 			ID: "F40-hung", Title: "Patroni hangs on the leader while etcd loses its quorum", Timings: []string{"fast", "default"},
-			Fault:   watching(18*time.Second, loseQuorum(stopLeader)),
-			Observe: lasts(18 * time.Second),
+			Fault:   watching(14*time.Second, loseQuorum(stopLeader)),
+			Observe: lasts(14 * time.Second),
 			Heal: []Check{
 				NoAction(), Says(node.DCSUnreachable, onEveryNode()), PatroniUntouched(patronis...), SamePostmaster(), NoFailover(),
 				NoSecondPrimary(), AgentsLived(),
@@ -40,22 +40,22 @@ func networkScenarios() []Scenario {
 		},
 		{
 			ID: "F41", Title: "etcd raises NOSPACE", Timings: []string{"fast", "default"},
-			Fault:   watching(20*time.Second, noSpace),
-			Observe: lasts(20 * time.Second),
+			Fault:   watching(18*time.Second, noSpace),
+			Observe: lasts(18 * time.Second),
 			Heal: []Check{
 				NoAction(), Says(node.DCSReadOnly, onEveryNode()), PatroniUntouched(patronis...), SamePostmaster(), NoFailover(),
 				NoSecondPrimary(), GapUnder(time.Second), NoLostWrites(), AgentsLived(),
 			},
 		},
 		{
-			// 14 s: twice the proof, and before the lease of 20 s ends (then nobody could take it).
+			// Longer than proof and confirmation, and over before the lease of 20 s ends: then nobody could take it.
 			ID: "F41-hung", Title: "Patroni hangs on the leader under NOSPACE", Timings: []string{"fast"},
-			Fault:   watching(14*time.Second, inOrder(noSpace, stopLeader)),
-			Observe: lasts(14 * time.Second),
+			Fault:   watching(11*time.Second, inOrder(noSpace, stopLeader)),
+			Observe: lasts(11 * time.Second),
 			Heal: []Check{
 				NoAction(), Says(node.PatroniHung, onLeader()), Says(node.DCSReadOnly, onLeader()),
 				Refuses(node.GuardDCSWritable, node.PatroniHung, onLeader()),
-				PatroniUntouched(patronis...), SamePostmaster(), NoFailover(), NoSecondPrimary(), GapUnder(time.Second), AgentsLived(),
+				PatroniUntouched(patronis...), SamePostmaster(), NoFailover(), NoSecondPrimary(), AgentsLived(),
 			},
 		},
 		{
