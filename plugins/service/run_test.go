@@ -138,3 +138,28 @@ func TestRun_User(t *testing.T) {
 		t.Errorf("got %q, want %q", got.Stdout, want)
 	}
 }
+
+// The agent's unit takes CAP_KILL away from it: what it started as another user ends by that user's own hand (found by
+// the lab's F04-late, where a validator that hung could not be ended).
+func TestKillAs_EndsAnotherUsersGroup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "sleep 60 & wait")
+	if _, err := isolate(cmd, "nobody"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := killAs(cmd.SysProcAttr.Credential, cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	if code := exitCode(cmd.ProcessState); code != 137 {
+		t.Errorf("exit code %d, want death by SIGKILL", code)
+	}
+	if err := killAs(&syscall.Credential{Uid: 65534, Gid: 65534}, os.Getpid()); err == nil {
+		t.Error("nobody killed a process of root's")
+	}
+}
