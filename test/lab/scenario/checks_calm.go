@@ -149,6 +149,16 @@ func quiet(words string) func(spoken) (bool, string) {
 	}
 }
 
+// either demands one or the other.
+func either(one, other func(spoken) (bool, string)) func(spoken) (bool, string) {
+	return func(s spoken) (bool, string) {
+		if ok, detail := one(s); ok {
+			return ok, detail
+		}
+		return other(s)
+	}
+}
+
 // FoundWithin demands that the journal on a node holds a finding of that code not later than limit after the fault.
 func FoundWithin(p place, code string, limit time.Duration) Check {
 	return Check{fmt.Sprintf("%s on %s within %s", code, p, limit), func(e Evidence) Verdict {

@@ -20,14 +20,14 @@ type where struct {
 	pick func(Evidence) []string
 }
 
-var patronis = []string{"pg1", "pg2", "pg3"}
+var patroniNodes = []string{"pg1", "pg2", "pg3"}
 
 func onEveryNode() where {
-	return where{"every node", func(Evidence) []string { return append(slices.Clone(patronis), "hap1") }}
+	return where{"every node", func(Evidence) []string { return append(slices.Clone(patroniNodes), "hap1") }}
 }
 
 func onEveryPatroni() where {
-	return where{"every Patroni", func(Evidence) []string { return patronis }}
+	return where{"every Patroni", func(Evidence) []string { return patroniNodes }}
 }
 
 func onLeader() where {
@@ -36,7 +36,7 @@ func onLeader() where {
 
 func onOthers() where {
 	return where{"the others", func(e Evidence) []string {
-		return slices.DeleteFunc(slices.Clone(patronis), func(n string) bool { return n == e.Leader })
+		return slices.DeleteFunc(slices.Clone(patroniNodes), func(n string) bool { return n == e.Leader })
 	}}
 }
 

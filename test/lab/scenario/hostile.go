@@ -89,7 +89,7 @@ func wronglyConfigured() []Scenario {
 // whose Patroni has been stopped for some 12 s, as it should.
 func idle() []Check {
 	return []Check{
-		NoAction(), AgentsLived(), PatroniUntouched(patronis...), SamePostmaster(), NoFailover(), NoSecondPrimary(), NoLostWrites(),
+		NoAction(), AgentsLived(), PatroniUntouched(patroniNodes...), SamePostmaster(), NoFailover(), NoSecondPrimary(), NoLostWrites(),
 	}
 }
 

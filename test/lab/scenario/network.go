@@ -23,7 +23,7 @@ func networkScenarios() []Scenario {
 			Fault:   watching(15*time.Second, loseQuorum(nil)),
 			Observe: lasts(15 * time.Second),
 			Heal: []Check{
-				NoAction(), Says(node.DCSUnreachable, onEveryNode()), PatroniUntouched(patronis...), NoSecondPrimary(), NoFailover(),
+				NoAction(), Says(node.DCSUnreachable, onEveryNode()), PatroniUntouched(patroniNodes...), NoSecondPrimary(), NoFailover(),
 				NoLostWrites(), AgentsLived(),
 			},
 		},
@@ -34,7 +34,7 @@ func networkScenarios() []Scenario {
 			Fault:   watching(14*time.Second, loseQuorum(stopLeader)),
 			Observe: lasts(14 * time.Second),
 			Heal: []Check{
-				NoAction(), Says(node.DCSUnreachable, onEveryNode()), PatroniUntouched(patronis...), SamePostmaster(), NoFailover(),
+				NoAction(), Says(node.DCSUnreachable, onEveryNode()), PatroniUntouched(patroniNodes...), SamePostmaster(), NoFailover(),
 				NoSecondPrimary(), AgentsLived(),
 			},
 		},
@@ -43,7 +43,7 @@ func networkScenarios() []Scenario {
 			Fault:   watching(18*time.Second, noSpace),
 			Observe: lasts(18 * time.Second),
 			Heal: []Check{
-				NoAction(), Says(node.DCSReadOnly, onEveryNode()), PatroniUntouched(patronis...), SamePostmaster(), NoFailover(),
+				NoAction(), Says(node.DCSReadOnly, onEveryNode()), PatroniUntouched(patroniNodes...), SamePostmaster(), NoFailover(),
 				NoSecondPrimary(), GapUnder(time.Second), NoLostWrites(), AgentsLived(),
 			},
 		},
@@ -55,7 +55,7 @@ func networkScenarios() []Scenario {
 			Heal: []Check{
 				NoAction(), Says(node.PatroniHung, onLeader()), Says(node.DCSReadOnly, onLeader()),
 				Refuses(node.GuardDCSWritable, node.PatroniHung, onLeader()),
-				PatroniUntouched(patronis...), SamePostmaster(), NoFailover(), NoSecondPrimary(), AgentsLived(),
+				PatroniUntouched(patroniNodes...), SamePostmaster(), NoFailover(), NoSecondPrimary(), AgentsLived(),
 			},
 		},
 		{
@@ -64,7 +64,7 @@ func networkScenarios() []Scenario {
 			Observe: afterFailover(8 * time.Second),
 			Heal: []Check{
 				NoAction(), Says(node.DCSUnreachable, onLeader()), NeverNoted(node.DCSUnreachable, onOthers()), FailedOverOnce(),
-				NoSecondPrimary(), PatroniUntouched(patronis...),
+				NoSecondPrimary(), PatroniUntouched(patroniNodes...),
 			},
 		},
 		{
@@ -74,7 +74,7 @@ func networkScenarios() []Scenario {
 			Heal: []Check{
 				NoAction(), Noted(node.DCSUnreachable, onLeader()), SaysNot(node.DCSUnreachable, onLeader()),
 				NeverNoted(node.DCSUnreachable, onOthers()), WhateverRefusedBy(node.GuardBusyWork, onLeader()), FailedOverOnce(),
-				NoSecondPrimary(), PatroniUntouched(patronis...),
+				NoSecondPrimary(), PatroniUntouched(patroniNodes...),
 			},
 		},
 	}

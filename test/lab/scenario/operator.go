@@ -216,6 +216,7 @@ func configScenarios() []Scenario {
 		},
 		{
 			ID: "F14", Title: "Patroni of a replica cannot start because its configuration is broken", Timings: fastTimings(),
+			Setup: func(ctx context.Context, r *Run) error { return r.Inject(ctx, "dropin-start-limit", r.Replicas[0]) },
 			Fault: func(ctx context.Context, r *Run) error {
 				if err := r.Inject(ctx, "config-break", r.Replicas[0]); err != nil {
 					return err
@@ -227,7 +228,7 @@ func configScenarios() []Scenario {
 			},
 			Observe: lookFor(24 * time.Second),
 			Heal: append(kept(),
-				UnitEnds(theReplica, "failed exit-code", 6*time.Second), Untouched(theLeader, theSpare), GapUnder(time.Second),
+				UnitEnds(theReplica, "failed exit-code", 6*time.Second), Untouched(theLeader, theSpare), GapUnder(time.Second), NeverFound("PATRONI_STOPPED"),
 				says(theReplica, "failed", finds("PATRONI_FAILED", "page", "/etc/patroni/config.yml")),
 				says(theReplica, "no start", refuses("PATRONI_FAILED", "config-valid"))),
 		},

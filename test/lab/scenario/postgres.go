@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -86,28 +87,30 @@ func postgresScenarios() []Scenario {
 				}
 				return compareContent(ctx, r, r.Replicas[0])
 			},
-			// The budget is 30 s from the moment at which the replica is up; the fault itself takes 10 to 15 s.
-			Observe: lookFor(34 * time.Second),
+			// The fault takes 10 to 15 s, and the log is read again 15 s after every start. No limit for the writer: the fault
+			// itself makes it wait for a checkpoint.
+			Observe: lookFor(30 * time.Second),
 			Heal: append(kept(),
 				Marked("replica streams", "yes"), Marked("replica has the leader's content", "no"),
-				Untouched(theLeader, theSpare), GapUnder(time.Second),
-				says(theReplica, "diverged", finds("REPLICA_DIVERGED", "page", "patronictl reinit")),
-			),
+				Untouched(theLeader, theSpare), FoundWithin(theReplica, "REPLICA_DIVERGED", 30*time.Second),
+				says(theReplica, "diverged", finds("REPLICA_DIVERGED", "page", "patronictl reinit"))),
 		},
 		{
-			ID: "F17-busy", Title: "a crowd on the leader's REST port while the lease is renewed", Timings: fastTimings(),
+			ID: "F17-busy", Title: "a crowd on the leader's REST port while the lease is renewed", Timings: []string{"fast", "default"},
 			Fault:   func(ctx context.Context, r *Run) error { return r.Inject(ctx, "rest-saturate", r.Leader) },
 			Observe: lookFor(26 * time.Second),
 			Heal: append(kept(),
 				Untouched(theLeader, theReplica, theSpare), NeverFound("PATRONI_HUNG", "PATRONI_LOOP_STUCK", "ZOMBIE_PRIMARY"),
-				LeaseNeverBelow(func(e Evidence) int64 { return int64(e.Timings.TTL - e.Timings.LoopWait - e.Timings.RetryTimeout) })),
+				LeaseNeverBelow(func(e Evidence) int64 { return int64(e.Timings.TTL - e.Timings.LoopWait - e.Timings.RetryTimeout) }),
+				// Between two slow answers nothing at all is wrong; after three without one the agent says who is to blame.
+				says(theLeader, "busy, not hung", either(quiet("renews its lease"), finds("PATRONI_API_DEAD", "page", "starved, not dead")))),
 		},
 	}
 }
 
 // askReceiver notes whether a replica streams.
 func askReceiver(ctx context.Context, r *Run, n stack.Node) error {
-	out, err := sql(ctx, r, n, `SELECT CASE WHEN EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') THEN 'yes' ELSE 'no' END`)
+	out, err := sql(ctx, r, n, "app", `SELECT CASE WHEN EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') THEN 'yes' ELSE 'no' END`)
 	if err != nil {
 		return err
 	}
@@ -115,27 +118,27 @@ func askReceiver(ctx context.Context, r *Run, n stack.Node) error {
 	return nil
 }
 
-// compareContent makes a table on the leader, sees to it that the leader's WAL passes the place where the replica's own
-// began, waits until the replica has replayed everything, and notes whether it has the table.
+// compareContent makes a table on the leader, lets the leader's WAL pass the place where the replica wrote its own, waits
+// until the replica streams and has replayed everything, and notes whether it has the table.
 func compareContent(ctx context.Context, r *Run, replica stack.Node) error {
 	table := fmt.Sprintf("lab_content_%d", time.Now().UnixNano())
-	if _, err := sql(ctx, r, r.Leader, `CREATE TABLE `+table+` ()`); err != nil {
+	if _, err := sql(ctx, r, r.Leader, "app", `CREATE TABLE `+table+` ()`); err != nil {
 		return err
 	}
-	if _, err := sql(ctx, r, r.Leader, `SELECT pg_switch_wal()`); err != nil {
+	if err := passReplica(ctx, r, replica); err != nil {
 		return err
 	}
-	end, err := sql(ctx, r, r.Leader, `SELECT pg_current_wal_insert_lsn()`)
+	end, err := sql(ctx, r, r.Leader, "app", `SELECT pg_current_wal_insert_lsn()`)
 	if err != nil {
 		return err
 	}
 	for began := time.Now(); ; {
-		reached, err := sql(ctx, r, replica, `SELECT pg_last_wal_replay_lsn() >= '`+end+`' AND EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')`)
+		reached, err := sql(ctx, r, replica, "app", `SELECT pg_last_wal_replay_lsn() >= '`+end+`' AND EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')`)
 		if err == nil && reached == "t" {
 			break
 		}
 		if time.Since(began) > 15*time.Second {
-			return fmt.Errorf("replica %s never streamed up to %s: %q, %w", replica.Name, end, reached, err)
+			return errors.Join(fmt.Errorf("replica %s did not stream up to %s: %q", replica.Name, end, reached), err)
 		}
 		if err := r.Sleep(ctx, 200*time.Millisecond); err != nil {
 			return err
@@ -144,18 +147,44 @@ func compareContent(ctx context.Context, r *Run, replica stack.Node) error {
 	if err := askReceiver(ctx, r, replica); err != nil {
 		return err
 	}
-	out, err := sql(ctx, r, replica, `SELECT CASE WHEN to_regclass('`+table+`') IS NULL THEN 'no' ELSE 'yes' END`)
+	out, err := sql(ctx, r, replica, "app", `SELECT CASE WHEN to_regclass('`+table+`') IS NULL THEN 'no' ELSE 'yes' END`)
 	if err != nil {
 		return err
 	}
 	r.Mark("replica has the leader's content", out)
-	_, err = sql(ctx, r, r.Leader, `DROP TABLE `+table)
+	_, err = sql(ctx, r, r.Leader, "app", `DROP TABLE `+table)
 	return err
 }
 
-// sql asks the server on a node, as its superuser.
-func sql(ctx context.Context, r *Run, n stack.Node, query string) (string, error) {
-	out, err := r.Stack.Exec(ctx, n, `runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -c "$1"`, query)
+// passReplica makes the leader write what an idle one would: first a record of the same length as the replica's own
+// checkpoint (24 bytes of header, 2 and 24 of description, 4 and 62 of text, filled up to 120), so that the next one of
+// both begins at the same place. Whole pages follow, because the checkpoint is younger than every page; without them
+// the replica would stop at the first row whose predecessor it lacks. The writer waits meanwhile.
+func passReplica(ctx context.Context, r *Run, replica stack.Node) error {
+	const (
+		lead = `SELECT pg_walfile_name(pg_current_wal_insert_lsn())`
+		own  = `SELECT upper(lpad(to_hex(timeline_id), 8, '0')) || right(redo_wal_file, 16) FROM pg_control_checkpoint()`
+		pass = `BEGIN; LOCK TABLE witness IN EXCLUSIVE MODE; CHECKPOINT; SELECT pg_switch_wal(); ` +
+			`SELECT pg_logical_emit_message(false, 'lab', repeat('x', 62)); COMMIT`
+	)
+	at, err := sql(ctx, r, r.Leader, "app", lead)
+	if err != nil {
+		return err
+	}
+	begins, err := sql(ctx, r, replica, "app", own)
+	if err != nil {
+		return err
+	}
+	if at >= begins {
+		return fmt.Errorf("the leader is in WAL file %s already, past the start of the replica's own in %s", at, begins)
+	}
+	_, err = sql(ctx, r, r.Leader, "app", pass)
+	return err
+}
+
+// sql asks a database on a node, as its superuser.
+func sql(ctx context.Context, r *Run, n stack.Node, database, query string) (string, error) {
+	out, err := r.Stack.Exec(ctx, n, `runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 -d "$1" -c "$2"`, database, query)
 	if err != nil {
 		return out, fmt.Errorf("ask PostgreSQL on %s: %w: %s", n.Name, err, out)
 	}

@@ -69,7 +69,7 @@ func (r *Run) Revert(ctx context.Context, name string, n stack.Node) error {
 
 // Mark writes a moment into the records; it does nothing before recording has begun.
 func (r *Run) Mark(name, text string) {
-	r.Log.Info(name, "what", text)
+	r.Log.Info("mark", "name", name, "what", text)
 	if r.collector != nil {
 		r.collector.mark(name, text)
 	}

@@ -29,7 +29,7 @@ const patroniPID = `"$(systemctl show -p MainPID --value patroni.service)"`
 
 // markAt writes a moment that was measured inside a node.
 func (r *Run) markAt(at time.Time, name, text string) {
-	r.Log.Info(name, "what", text)
+	r.Log.Info("mark", "name", name, "what", text)
 	r.collector.add(record.Record{At: at.UTC(), Node: "lab", Mark: &record.Mark{Name: name, Text: text}})
 }
 
