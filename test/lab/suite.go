@@ -50,7 +50,11 @@ func suites() map[string]suite {
 			limit: 25 * time.Minute,
 			usual: []share{{with: 1, without: 1}},
 			special: map[string]special{
-				"F02": {[]share{{"default", 1, 1}, {"fast", 1, 1}}, "what pgpatrol exists for: both timings"},
+				"F02":          {[]share{{"default", 1, 1}, {"fast", 1, 1}}, "what pgpatrol exists for: both timings"},
+				"F04-late":     {[]share{{with: 1}}, "without pgpatrol it is F04"},
+				"crash-intent": {[]share{{with: 1}}, "without pgpatrol it is F02"},
+				"crash-act":    {[]share{{with: 1}}, "without pgpatrol it is F02"},
+				"crash-random": {nil, "one random moment shows little: soak has more of them"},
 			},
 		},
 		"soak": {
@@ -120,11 +124,11 @@ func (c *crew) run(ctx context.Context, jobs []job) ([]scenario.Result, error) {
 		}
 		defer release()
 	}
-	tmp, err := os.MkdirTemp("", "pgpatrol-suite-")
+	tmp, removeTmp, err := session.Temp(c.stack(0))
 	if err != nil {
-		return nil, fmt.Errorf("make temporary folder: %w", err)
+		return nil, err
 	}
-	defer func() { _ = os.RemoveAll(tmp) }()
+	defer removeTmp()
 	if err := c.build(ctx, tmp); err != nil {
 		return nil, err
 	}

@@ -77,11 +77,11 @@ func Run(ctx context.Context, w io.Writer, c Config) error {
 }
 
 func measure(ctx context.Context, c Config) (r Report, err error) {
-	dir, err := os.MkdirTemp("", "pgpatrol-bench-")
+	dir, removeDir, err := session.Temp(c.Stack)
 	if err != nil {
-		return r, fmt.Errorf("make temporary folder: %w", err)
+		return r, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
+	defer removeDir()
 	if r.Binaries, err = sizes(ctx, c.Log, dir); err != nil {
 		return r, err
 	}

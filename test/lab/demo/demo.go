@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgpatrol/pgpatrol/test/lab/binary"
+	"github.com/pgpatrol/pgpatrol/test/lab/record"
 	"github.com/pgpatrol/pgpatrol/test/lab/scenario"
 	"github.com/pgpatrol/pgpatrol/test/lab/session"
 	"github.com/pgpatrol/pgpatrol/test/lab/stack"
@@ -40,11 +41,11 @@ func Run(ctx context.Context, w io.Writer, name string) error {
 		return err
 	}
 	defer release()
-	dir, err := os.MkdirTemp("", "pgpatrol-demo-")
+	dir, removeDir, err := session.Temp(name)
 	if err != nil {
-		return fmt.Errorf("make temporary folder: %w", err)
+		return err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
+	defer removeDir()
 	sc := newScreen(w)
 	shown, hide := context.WithCancel(context.WithoutCancel(ctx))
 	var g errgroup.Group
@@ -99,6 +100,7 @@ func (d *demo) carryOut(ctx context.Context) ([]scenario.Result, []half, error) 
 		return nil, nil, err
 	}
 	d.screen.heading("1. Start the real stack: Patroni and PostgreSQL on three nodes, etcd, HAProxy")
+	d.screen.doing("build the agent, look for the image of the nodes")
 	if _, err := stack.Open(ctx, d.stack.Name, d.log); err == nil {
 		d.screen.say("a stack named %q is there from an earlier run: it is removed first", d.stack.Name)
 	}
@@ -138,7 +140,13 @@ func (d *demo) half(ctx context.Context, sc scenario.Scenario, t stack.Timings, 
 	}
 	d.screen.watch(watch.state)
 	defer d.screen.watch(nil)
-	runner := &scenario.Runner{Stack: d.stack, Log: d.log, Tap: watch.add}
+	tap := func(r record.Record) {
+		watch.add(r)
+		if r.Mark != nil && r.Mark.Name == "end" {
+			d.screen.doing("the look is over: gather logs and journals")
+		}
+	}
+	runner := &scenario.Runner{Stack: d.stack, Log: d.log, Tap: tap}
 	r, err := runner.Run(ctx, sc, t, agents)
 	if session.Interrupted(ctx, err) {
 		_ = os.RemoveAll(r.Folder) // half a run proves nothing

@@ -10,6 +10,9 @@ import (
 	"github.com/pgpatrol/pgpatrol/test/lab/record"
 )
 
+// felt is the shortest gap in the writes that is news; the table shows shorter ones too.
+const felt = 500 * time.Millisecond
+
 // quiet is how long the writer must have had no error for the next one to be news.
 const quiet = 2 * time.Second
 
@@ -57,8 +60,8 @@ func (w *watcher) add(r record.Record) {
 		}
 		w.errorAt = r.At
 	case r.Gap != nil:
-		if !r.Gap.Open {
-			w.event(r.At, "the writer writes again, after %s without", short(r.Gap.To.Sub(r.Gap.From)))
+		if d := r.Gap.To.Sub(r.Gap.From); !r.Gap.Open && d >= felt {
+			w.event(r.At, "the writer writes again, after %s without", short(d))
 		}
 	case r.PG != nil:
 		w.postgres(r)
@@ -158,6 +161,9 @@ func (w *watcher) state(now time.Time) string {
 }
 
 func (w *watcher) writer(now time.Time) string {
+	if w.rate == 0 {
+		return "writer: starting"
+	}
 	if silent := now.Sub(w.ackedAt); silent > 2*time.Second {
 		return fmt.Sprintf("writer: NOTHING acknowledged for %d s", int(silent.Seconds()))
 	}

@@ -1,7 +1,7 @@
 // Package session is what the lab's commands that make and remove a stack of their own have in common: they ask first
 // whether there is an engine at all, keep others off their stack, and leave nothing behind.
 //
-// It owns one lock file for each stack that is in use, in the system's temporary folder. It deliberately removes
+// It owns a lock file and a folder for each stack that is in use, in the system's temporary folder. It deliberately removes
 // nothing that does not carry the stack's label.
 package session
 
@@ -78,6 +78,25 @@ func current(f *os.File, path string) bool {
 	}
 	there, err := os.Stat(path)
 	return err == nil && os.SameFile(mine, there)
+}
+
+// Temp makes a temporary folder for the command that has claimed the stack of that name, and removes those that killed
+// ones left.
+func Temp(name string) (dir string, remove func(), err error) {
+	prefix := "pgpatrol-lab-" + name + ".tmp-"
+	old, err := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*"))
+	if err != nil {
+		return "", nil, fmt.Errorf("look for old temporary folders: %w", err)
+	}
+	for _, path := range old {
+		if err := os.RemoveAll(path); err != nil {
+			return "", nil, fmt.Errorf("remove old temporary folder: %w", err)
+		}
+	}
+	if dir, err = os.MkdirTemp("", prefix); err != nil {
+		return "", nil, fmt.Errorf("make temporary folder: %w", err)
+	}
+	return dir, func() { _ = os.RemoveAll(dir) }, nil
 }
 
 // Interrupted reports whether err is there because the context has ended, or ends in a moment.

@@ -46,6 +46,33 @@ func TestClaim_FileOfAKilledProcessIsNoClaim(t *testing.T) {
 	release()
 }
 
+func TestTemp_RemovesWhatAKilledOneLeft(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	killed, _, err := Temp("unit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, removeOther, err := Temp("unit-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, remove, err := Temp("unit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(killed); err == nil {
+		t.Errorf("%s is still there", killed)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Errorf("folder of another stack: %v", err)
+	}
+	remove()
+	removeOther()
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("%s is still there after its removal", dir)
+	}
+}
+
 func TestReady_SaysWhatToDo(t *testing.T) {
 	t.Run("no docker", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
