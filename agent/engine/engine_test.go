@@ -120,6 +120,15 @@ func TestStep_Stories(t *testing.T) {
 			tell: func(i int) []nodetest.Change { return []nodetest.Change{lease(4 + i)} },
 		},
 		{
+			name: "F62 back from isolation, waiting for PostgreSQL to stop", seconds: 60, finding: node.PatroniLoopStuck, found: never, verb: node.SoftKill, act: never,
+			tell: func(int) []nodetest.Change {
+				return []nodetest.Change{lease(40), replica, pf(func(p *node.PatroniFacts) {
+					p.API.Value.State = "stopping"
+					p.Liveness.Value = probe.Liveness{Outcome: probe.OutcomeAnswered, Status: 503}
+				})}
+			},
+		},
+		{
 			name: "F05 start limit", seconds: 3, finding: node.PatroniFailed, found: when{0, 0}, verb: node.StartFailed, act: when{0, 0},
 			tell: func(int) []nodetest.Change { return []nodetest.Change{nodetest.Failed("signal")} },
 		},

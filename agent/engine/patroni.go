@@ -174,6 +174,9 @@ func (v *view) loopStuck() bool {
 		return false
 	}
 	v.attention = true
+	if v.f.API.Fresh(v.now, 2*FreshLocal) && node.BusyState(v.f.API.Value.State) {
+		return false // Patroni's loop waits, lawfully, while PostgreSQL starts, stops or is cloned (FAULTS.md F18, L12)
+	}
 	if !v.leader && !v.orphanedLeader() {
 		// A replica without a lease may still be joining; Patroni's own word, late as it is, decides.
 		stuck := v.st.loopDead
