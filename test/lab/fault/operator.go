@@ -15,6 +15,10 @@ func operatorFaults() []Fault {
 			Do: script(dropIn("ExecReload=", "ExecReload=/bin/sleep 40") + `systemctl --no-block reload patroni`), Undo: script(undo),
 		},
 		{
+			Name: "dropin-start-limit", ID: "F14", Kind: stack.Postgres, Summary: "the start limit counts over two minutes: a slow machine reaches it too",
+			Do: script(dropIn("[Unit]", "StartLimitIntervalSec=120")), Undo: script(undo),
+		},
+		{
 			// Python has not installed its handler yet, so SIGHUP ends it; systemd counts that as a clean end (Debian's
 			// unit: Restart=on-failure) and starts nothing.
 			Name: "unit-reload-early", ID: "F10", Kind: stack.Postgres, Summary: "systemctl restart patroni and reload in the same moment: Patroni dies of SIGHUP, cleanly for systemd",

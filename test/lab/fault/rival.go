@@ -27,8 +27,8 @@ systemctl start patroni`),
 func rival(dir, args string) string {
 	return `systemd-run -q --unit=lab-rival.service -p User=postgres -p Type=exec -p KillSignal=SIGINT \
   /usr/lib/postgresql/17/bin/postgres -D ` + dir + ` ` + args + `
-for i in $(seq 50); do runuser -u postgres -- pg_isready -q && break; sleep .2; done
-runuser -u postgres -- pg_isready -q`
+for i in $(seq 50); do runuser -u postgres -- pg_isready -q -h 127.0.0.1 && break; sleep .2; done
+runuser -u postgres -- pg_isready -q -h 127.0.0.1`
 }
 
 // The startup process reads pg_logical/replorigin_checkpoint before it replays WAL: a FIFO in its place makes it wait
@@ -45,14 +45,16 @@ ln "$f" "$f.fifo"; mv "$f.whole" "$f"
 timeout 2 dd if="$f" of="$f.fifo" oflag=nonblock conv=notrunc status=none || true
 rm -f "$f.fifo"`
 
-// diverge bootstraps a replica while a rival holds the port (FAULTS.md L32). The mark in /var/lib/lab outlives a restart of the container: this replica must be copied anew before it counts again.
+// diverge bootstraps a replica while a rival holds the port (FAULTS.md L32). The rival's socket is not where the witnesses
+// ask: it is another database, and no second primary of this one. The mark in /var/lib/lab outlives a restart of the
+// container: this replica must be copied anew before it counts again.
 func diverge() string {
 	return `d=/var/lib/postgresql/17
 mkdir -p /var/lib/lab; touch /var/lib/lab/diverged
 systemctl stop patroni
 rm -rf $d/rival; install -d -o postgres -g postgres -m 0700 $d/rival
 runuser -u postgres -- /usr/lib/postgresql/17/bin/initdb -N -D $d/rival >/dev/null 2>&1
-` + rival("$d/rival", "") + `
+` + rival("$d/rival", "-k /tmp") + `
 rm -rf $d/patroni
 since=$(date '+%F %T')
 systemctl start patroni
