@@ -102,6 +102,9 @@ func (s suite) jobs(all []scenario.Scenario) []job {
 	return jobs
 }
 
+// neverBegun is the error of a run that its turn did not come to.
+const neverBegun = "never begun"
+
 // crew runs the jobs of a suite on several stacks at the same time, each made for it and removed afterwards.
 type crew struct {
 	name   string // of the stacks, with a number behind it
@@ -138,7 +141,7 @@ func (c *crew) run(ctx context.Context, jobs []job) ([]scenario.Result, error) {
 	}
 	c.results = make([]scenario.Result, len(jobs))
 	for i, j := range jobs {
-		c.results[i] = scenario.Result{Scenario: j.scenario.ID, Title: j.scenario.Title, Timings: j.timings.Name, Agents: j.agents, Error: "never begun"}
+		c.results[i] = scenario.Result{Scenario: j.scenario.ID, Title: j.scenario.Title, Timings: j.timings.Name, Agents: j.agents, Error: neverBegun}
 	}
 	next := make(chan int, len(jobs))
 	for i := range jobs {
@@ -235,6 +238,10 @@ func (o *options) runSuite(ctx context.Context, w io.Writer, name, stacks string
 	c := &crew{name: stacks, stacks: parallel, dir: dir, log: o.log()}
 	c.log.Info("run suite", "suite", name, "runs", len(jobs), "stacks", parallel)
 	results, err := c.run(ctx, jobs)
+	if ctx.Err() != nil && err != nil {
+		results = slices.DeleteFunc(results, func(r scenario.Result) bool { return r.Error == neverBegun })
+		err = fmt.Errorf("interrupted after %d of %d runs: %w", len(results), len(jobs), err)
+	}
 	if o.json {
 		err = errors.Join(err, printJSON(w, results))
 	} else if len(results) > 0 {
