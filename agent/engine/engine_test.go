@@ -79,7 +79,7 @@ func TestStep_Stories(t *testing.T) {
 		act     when
 	}{
 		{
-			name: "F02 leader stopped, KillMode=process", seconds: 20, finding: node.PatroniHung, found: when{6, 8}, verb: node.SoftKill, act: when{6, 8},
+			name: "F02 leader stopped, KillMode=process", seconds: 20, finding: node.PatroniHung, found: when{4, 5}, verb: node.SoftKill, act: when{4, 5},
 			tell: func(i int) []nodetest.Change { return []nodetest.Change{nodetest.Stopped(), lease(4 + i)} },
 		},
 		{
@@ -320,7 +320,7 @@ func TestStep_NewProcessIsNotBlamed(t *testing.T) {
 func TestStep_SleepVoidsStreaks(t *testing.T) {
 	r := run(9, func(i int) []nodetest.Change {
 		slept := func(s *node.Snapshot) {
-			if i == 6 {
+			if i == 3 || i == 6 {
 				s.Self.Suspended = time.Minute
 			}
 		}

@@ -106,7 +106,7 @@ func (v *view) failed() bool {
 }
 
 // hung: the process exists and does nothing (FAULTS.md F02, F03). Proof is either a main process that is stopped, seen
-// three times over six seconds, or a lease that a live Patroni would have renewed; and in both cases a local API that
+// three times over four seconds, or a lease that a live Patroni would have renewed; and in both cases a local API that
 // answers nothing.
 func (v *view) hung() bool {
 	silent, stopped, missed := v.st.silent, v.st.stopped, v.st.missed
@@ -114,11 +114,11 @@ func (v *view) hung() bool {
 		return false
 	}
 	v.attention = true
-	need := hangProof
+	need, needStopped := hangProof, stoppedProof
 	if !v.leader && !v.orphanedLeader() {
-		need = hangProofReplica
+		need, needStopped = hangProofReplica, hangProofReplica
 	}
-	byState := stopped.Count >= minObservations && stopped.Held() >= need
+	byState := stopped.Count >= minObservations && stopped.Held() >= needStopped
 	byLease := missed.Count >= 2 && missed.Held() >= renewalGap && silent.Held() >= need
 	if silent.Count < minObservations || !(byState || byLease) {
 		return false
