@@ -34,7 +34,7 @@ func (v *view) stoppedByOperator() {
 		f.Text = fmt.Sprintf("Patroni ended by SIGHUP (%s), which its manager takes for a clean end: it does not start it again. A `systemctl reload` in the first second after a start does that. It is left alone until a person starts it.", orNone(v.unit.Detail))
 		f.Advice = "`systemctl start " + v.spec.Unit + "`, and reload only once its API answers."
 	}
-	if v.f.Postgres.Known && v.f.Postgres.Value.Running {
+	if v.f.Postgres.Known && v.f.Postgres.Value.Running && v.unit.State != service.StateStopping {
 		f.Severity = node.Warn
 		f.Text += " PostgreSQL still runs, and nobody manages it."
 	}

@@ -31,6 +31,7 @@ func TestStep_StoppedSaysHowBadItIs(t *testing.T) {
 		{"F07 the leader, and nobody takes over", []nodetest.Change{stopped, gone, nobody}, 8, node.Page, "Nobody holds the leader key"},
 		{"F12 the leader of a paused cluster keeps its key", []nodetest.Change{stopped, paused}, 8, node.Page, "still holds the leader key"},
 		{"PostgreSQL left behind", []nodetest.Change{stopped, led}, 8, node.Warn, "nobody manages it"},
+		{"F08 masked while it runs, and being stopped", []nodetest.Change{led, un(func(s *service.Status) { s.State, s.Masked = service.StateStopping, true })}, 8, node.Info, "was stopped on purpose"},
 		{"F10 ended by a reload", []nodetest.Change{stopped, gone, led, hup}, 8, node.Warn, "SIGHUP"},
 		{"F08 disabled", []nodetest.Change{stopped, gone, led, disabled}, 8, node.Info, "unit file disabled"},
 		{"F08 disabled and failed", []nodetest.Change{nodetest.Failed("signal"), led, disabled}, 8, node.Warn, "its unit is disabled"},

@@ -29,9 +29,10 @@ const (
 	Confirm
 )
 
-// How old a fact may become before it is looked at again, by depth. Zero means every time.
+// How old a fact may become before it is looked at again, by depth. Zero means every time. The unit's age must stay below
+// what the engine accepts (10 s) also when the next look comes a tick later and takes its time.
 var (
-	everyUnit    = [...]time.Duration{Routine: 10 * time.Second, Alert: 0, Confirm: 0}
+	everyUnit    = [...]time.Duration{Routine: 5 * time.Second, Alert: 0, Confirm: 0}
 	everyAPI     = [...]time.Duration{Routine: 10 * time.Second, Alert: 2 * time.Second, Confirm: 0}
 	everySession = [...]time.Duration{Routine: 20 * time.Second, Alert: 2 * time.Second, Confirm: 0}
 	everyMachine = [...]time.Duration{Routine: 10 * time.Second, Alert: 5 * time.Second, Confirm: 0}
