@@ -68,8 +68,10 @@ func unitFaults() []Fault {
 			Do: script(`systemctl stop patroni`), Undo: script(`systemctl start patroni`),
 		},
 		{
-			Name: "unit-mask", ID: "F08", Kind: stack.Postgres, Summary: "systemctl mask --now patroni",
-			Do:   script(`systemctl mask -q --now patroni`),
+			Name: "unit-mask", ID: "F08", Kind: stack.Postgres, Summary: "systemctl stop patroni, and mask it",
+			// Not mask --now: a masked unit has forgotten its KillMode, so systemd signals PostgreSQL as well, which then may
+			// take 90 s to stop.
+			Do:   script(`systemctl stop patroni; systemctl mask -q patroni`),
 			Undo: script(`systemctl unmask -q patroni; systemctl start patroni`),
 		},
 		{
