@@ -72,11 +72,13 @@ func TimingOf(c DynamicConfig) Timing {
 const RenewalSlack = 2 * time.Second
 
 // Missed is the remaining life of a lease below which a renewal has been missed: a live Patroni renews once per
-// loop_wait (FAULTS.md L31).
-func (t Timing) Missed() time.Duration { return t.TTL - t.LoopWait - RenewalSlack }
+// loop_wait (FAULTS.md L31). A third of the ttl must have passed in any case: with a short loop_wait a loop that is merely
+// starved is later than that.
+func (t Timing) Missed() time.Duration { return min(t.TTL-t.LoopWait-RenewalSlack, t.TTL*2/3) }
 
-// Overdue is the remaining life below which even a loop that had to retry would have renewed (FACTS.md §2.6).
-func (t Timing) Overdue() time.Duration { return t.TTL - t.LoopWait - t.RetryTimeout }
+// Overdue is the remaining life below which even a loop that had to retry would have renewed (FACTS.md §2.6), and not
+// before half of the ttl has passed.
+func (t Timing) Overdue() time.Duration { return min(t.TTL-t.LoopWait-t.RetryTimeout, t.TTL/2) }
 
 // LeaseLeft returns how long a lease will live at now, given when it was read.
 func LeaseLeft(f Fact[Lease], now Instant) time.Duration {
