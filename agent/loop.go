@@ -16,7 +16,7 @@ import (
 
 const (
 	routineTick = 2 * time.Second
-	alertTick   = time.Second
+	alertTick   = 600 * time.Millisecond
 	quietPeriod = 50 * time.Millisecond // events come in bursts; the first waits this long for the others
 )
 

@@ -79,7 +79,7 @@ func TestStep_Stories(t *testing.T) {
 		act     when
 	}{
 		{
-			name: "F02 leader stopped, KillMode=process", seconds: 20, finding: node.PatroniHung, found: when{4, 5}, verb: node.SoftKill, act: when{4, 5},
+			name: "F02 leader stopped, KillMode=process", seconds: 20, finding: node.PatroniHung, found: when{3, 4}, verb: node.SoftKill, act: when{3, 4},
 			tell: func(i int) []nodetest.Change { return []nodetest.Change{nodetest.Stopped(), lease(4 + i)} },
 		},
 		{

@@ -106,7 +106,7 @@ func (v *view) failed() bool {
 }
 
 // hung: the process exists and does nothing (FAULTS.md F02, F03). Proof is either a main process that is stopped, seen
-// three times over four seconds, or a lease that a live Patroni would have renewed; and in both cases a local API that
+// three times over three seconds, or a lease that a live Patroni would have renewed; and in both cases a local API that
 // answers nothing.
 func (v *view) hung() bool {
 	silent, stopped, missed := v.st.silent, v.st.stopped, v.st.missed

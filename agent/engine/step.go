@@ -30,7 +30,7 @@ const (
 	// FreshLocal is the age up to which a local fact may support a finding.
 	FreshLocal = 10 * time.Second
 
-	stoppedProof     = 4 * time.Second  // a main process in state T cannot answer, renew, or come back by itself (FAULTS.md S15)
+	stoppedProof     = 3 * time.Second  // a main process in state T cannot answer, renew, or come back by itself (FAULTS.md S15)
 	hangProof        = 6 * time.Second  // three silent probes this far apart (FAULTS.md F17)
 	hangProofReplica = 20 * time.Second // a replica's hang harms nobody: be slow (FAULTS.md F03)
 	minObservations  = 3
