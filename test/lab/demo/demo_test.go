@@ -166,7 +166,7 @@ func TestScreen_IsSoberWhereThereIsNoTerminal(t *testing.T) {
 	s := newScreen(&b)
 	log := slog.New(handler{s})
 	log.Info("start containers", "subnet", "10.0.0.0/24")
-	log.Info("injected", "what", "x")
+	log.Info("mark", "name", "injected", "what", "x")
 	log.Warn("witness ended", "node", "pg1", "err", "exit\nstatus 1")
 	s.watch(func(time.Time) string { return "writer: 180 writes/s" })
 	s.show(s.began.Add(5 * time.Second))

@@ -169,7 +169,7 @@ func plain(message string) string {
 		return "install and start pgpatrol on every node, policy revive: auto"
 	case "undo and settle":
 		return "end the fault and wait until the stack is healthy again"
-	case "stack is up", "injected", "inject", "break it", "revert", "node image built", "remove containers":
+	case "stack is up", "injected", "mark", "break it", "revert", "node image built", "remove containers":
 		return ""
 	default:
 		return message
