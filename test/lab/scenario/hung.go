@@ -56,11 +56,11 @@ func hungWithoutKillMode() Scenario {
 }
 
 // hungForAMoment: the same unit, and the hang ends while only the process's state proves it. The fault comes right after
-// a renewal, so that this state lasts: from 9 s after the fault at the latest (three probes over 6 s, found by a look
-// every 2 s) until the lease falls below ttl - loop_wait - 2 s, about 11 s after it.
+// a renewal, so that this state lasts: from the moment that the process's state proves the hang, some seconds after the
+// fault, until the lease falls below ttl - loop_wait - 2 s, about 11 s after it. It ends once the plan shows the refusal.
 func hungForAMoment() Scenario {
 	return Scenario{
-		ID: "F02-killmode-early", Title: "Patroni hangs on the leader for 9 s, under a unit without KillMode=process",
+		ID: "F02-killmode-early", Title: "Patroni hangs on the leader for a moment, under a unit without KillMode=process",
 		Policy: map[string]string{"disrupt": "auto"},
 		Setup:  spoilKillMode,
 		Fault: func(ctx context.Context, r *Run) error {
