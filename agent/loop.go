@@ -143,7 +143,7 @@ func (l *loop) decide(snap node.Snapshot) (node.Plan, bool) {
 	l.mu.Lock()
 	spec, mem := l.spec, l.mem
 	l.mu.Unlock()
-	out := engine.Step(engine.Input{Spec: spec, Memory: mem, Snapshot: snap, Attempts: attempts})
+	out := engine.Step(node.Question{Spec: spec, Memory: mem, Snapshot: snap, Attempts: attempts})
 	plan := guard.Plan(guard.Input{
 		Spec: spec, Memory: out.Memory, Snapshot: snap, Attempts: attempts, Findings: out.Findings, Actions: out.Actions,
 	})

@@ -30,7 +30,9 @@ const (
 	contracts layer = iota // what plugins promise
 	nouns                  // the words of the agent
 	core                   // pure decisions
+	judgement              // puts the decisions together, as pure
 	effects                // everything that touches the world, each plugin included
+	cycling                // the order of looking, deciding and acting
 	wiring                 // puts the parts together
 	commands               // the binary
 	anything               // test/: the lab, the simulation
@@ -39,9 +41,13 @@ const (
 // layers gives the layer of every package outside plugins/, test/ and cmd/, where the folder says it. A package that is
 // not listed is an error: whoever adds one decides where it belongs.
 var layers = map[string]layer{
+	"agent/planted":   contracts,
 	"agent/node":      nouns,
 	"agent/engine":    core,
 	"agent/guard":     core,
+	"agent/runbook":   core,
+	"agent/decision":  judgement,
+	"agent/loop":      cycling,
 	"agent/observer":  effects,
 	"agent/executor":  effects,
 	"agent/dcs":       effects,

@@ -51,10 +51,11 @@ type API struct {
 
 // Policy is the mode of every class of actions. In a Service an empty mode means the node's.
 type Policy struct {
-	Adjust   node.Mode `yaml:"adjust"`
-	Revive   node.Mode `yaml:"revive"`
-	Disrupt  node.Mode `yaml:"disrupt"`
-	Expedite node.Mode `yaml:"expedite"`
+	Adjust   node.Mode               `yaml:"adjust"`
+	Revive   node.Mode               `yaml:"revive"`
+	Disrupt  node.Mode               `yaml:"disrupt"`
+	Expedite node.Mode               `yaml:"expedite"`
+	Findings map[node.Code]node.Mode `yaml:"findings"` // modes of single findings, see node.Policy.For
 }
 
 // Service is one thing on this machine that the agent looks after.

@@ -26,7 +26,7 @@ func run(seconds int, tell func(sec int) []nodetest.Change) ran {
 	var r ran
 	for i := range seconds {
 		now := start + time.Duration(i)*time.Second
-		out := Step(Input{Spec: nodetest.Spec(node.ModeAuto), Memory: r.mem, Snapshot: nodetest.Snap(now, tell(i)...)})
+		out := Step(node.Question{Spec: nodetest.Spec(node.ModeAuto), Memory: r.mem, Snapshot: nodetest.Snap(now, tell(i)...)})
 		r.mem = out.Memory
 		r.outputs = append(r.outputs, out)
 	}
@@ -364,7 +364,7 @@ func TestStep_KillModeAdviceNamesTheLine(t *testing.T) {
 func TestStep_IsPure(t *testing.T) {
 	mem := node.Memory{}
 	for i := range 15 {
-		in := Input{Spec: nodetest.Spec(node.ModeAuto), Memory: mem, Snapshot: nodetest.Snap(start+time.Duration(i)*time.Second, nodetest.Stopped(), lease(4+i))}
+		in := node.Question{Spec: nodetest.Spec(node.ModeAuto), Memory: mem, Snapshot: nodetest.Snap(start+time.Duration(i)*time.Second, nodetest.Stopped(), lease(4+i))}
 		before := in.Memory
 		a, b := Step(in), Step(in)
 		if d := cmp.Diff(a, b); d != "" {

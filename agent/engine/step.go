@@ -48,15 +48,7 @@ const (
 	jumpLimit        = 2 * time.Second // clock jump or suspend that voids what was observed (FAULTS.md S3)
 )
 
-// Input is everything a decision rests on.
-type Input struct {
-	Spec     node.Spec      `json:"spec"`
-	Memory   node.Memory    `json:"memory"`
-	Snapshot node.Snapshot  `json:"snapshot"`
-	Attempts []node.Attempt `json:"attempts,omitempty"`
-}
-
-// Output is what follows from an Input.
+// Output is what follows from a question.
 type Output struct {
 	Memory   node.Memory
 	Findings []node.Finding // most severe first
@@ -66,7 +58,7 @@ type Output struct {
 }
 
 // Step decides. It does not modify its input.
-func Step(in Input) Output {
+func Step(in node.Question) Output {
 	s := newStep(in)
 	s.remember()
 	s.clusterRules()
@@ -82,7 +74,7 @@ func Step(in Input) Output {
 
 // step is one decision in the making.
 type step struct {
-	in      Input
+	in      node.Question
 	mem     node.Memory
 	now     node.Instant
 	cluster node.Cluster
@@ -94,7 +86,7 @@ type step struct {
 	attention bool
 }
 
-func newStep(in Input) *step {
+func newStep(in node.Question) *step {
 	mem := in.Memory
 	mem.Streaks = maps.Clone(mem.Streaks)
 	if mem.Streaks == nil {

@@ -32,7 +32,7 @@ func Verify(spec node.Spec, a node.Attempt, snap node.Snapshot) (node.AttemptRes
 }
 
 func viewOf(spec node.Spec, name string, snap node.Snapshot) (*view, bool) {
-	s := newStep(Input{Spec: spec, Snapshot: snap})
+	s := newStep(node.Question{Spec: spec, Snapshot: snap})
 	for _, p := range spec.Patroni {
 		if p.Service == name {
 			return s.view(p)

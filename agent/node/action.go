@@ -13,6 +13,9 @@ const (
 	ClassExpedite Class = "expedite"
 )
 
+// Classes returns the classes that a policy has a mode for.
+func Classes() []Class { return []Class{ClassAdjust, ClassRevive, ClassDisrupt, ClassExpedite} }
+
 // Verb is what an action does.
 type Verb string
 
@@ -24,6 +27,9 @@ const (
 	// StartFailed clears the start limit and starts a failed unit once (FAULTS.md F05).
 	StartFailed Verb = "start-failed"
 )
+
+// Verbs returns every verb.
+func Verbs() []Verb { return []Verb{SoftKill, StartFailed} }
 
 // Action is a proposed step with what it rests on and how its success is recognised.
 type Action struct {
@@ -38,8 +44,9 @@ type Action struct {
 	Leader   bool          `json:"leader,omitempty"` // the target holds the leader key
 	Expect   Expectation   `json:"expect"`
 	Before   Baseline      `json:"before"`
-	Deadline time.Duration `json:"deadline"` // for the act itself
-	Settle   time.Duration `json:"settle"`   // within which the effect must be seen
+	Decision uint64        `json:"decision,omitempty"` // sequence number of the plan in the journal that allowed it
+	Deadline time.Duration `json:"deadline"`           // for the act itself
+	Settle   time.Duration `json:"settle"`             // within which the effect must be seen
 }
 
 // Baseline is the target as it was when the action was decided. An action is void once the target differs from it.
@@ -91,7 +98,26 @@ const (
 	GuardRedundancy     Guard = "redundancy"
 	GuardClusterLock    Guard = "cluster-lock"
 	GuardSelfHealth     Guard = "self-health"
+	GuardKillSwitch     Guard = "kill-switch"
+	GuardPause          Guard = "pgpatrol-pause"
+	GuardNoDCS          Guard = "no-dcs"
+	GuardStorm          Guard = "storm"
+	GuardFlap           Guard = "flap"
+	GuardUpgrade        Guard = "upgrade-in-progress"
+	GuardClusterBudget  Guard = "cluster-budget"
 )
+
+// Guards returns every guard, in the order in which an operator wants to read refusals: what people want first, then
+// what is known, then what is safe, then how often.
+func Guards() []Guard {
+	return []Guard{
+		GuardKillSwitch, GuardPause, GuardPolicy, GuardOperatorIntent, GuardOperatorJob, GuardUpgrade, GuardPatroniPause,
+		GuardSelfHealth, GuardNoDCS, GuardFreshness, GuardIdentity, GuardDCSWritable, GuardBootGrace, GuardLeaderChange,
+		GuardStorm, GuardFlap, GuardLeaderSafety, GuardLeaseWindow, GuardConfigValid, GuardUnitSafety, GuardBusyWork,
+		GuardWatchdog, GuardRedundancy, GuardClusterLock, GuardInFlight, GuardBudget, GuardClusterBudget, GuardBackoff,
+		GuardBreaker,
+	}
+}
 
 // Verdict is one guard's answer on one action.
 type Verdict struct {

@@ -125,10 +125,11 @@ type Lease struct {
 
 // DCS is everything that is known from etcd for one scope.
 type DCS struct {
-	Cluster     Fact[Cluster]  `json:"cluster"`      // At: the last moment at which the view was proved current by a linearizable read
-	LeaderLease Fact[Lease]    `json:"leader_lease"` // of the leader key's lease
-	MemberLease Fact[Lease]    `json:"member_lease"` // of this machine's own member key's lease
-	Alarms      Fact[[]string] `json:"alarms"`       // NOSPACE, CORRUPT
-	Writable    Fact[bool]     `json:"writable"`     // a lease was granted just now; asked only before an action
-	Since       Instant        `json:"since"`        // since when the linearizable read has been failing, 0 if it does not
+	Cluster     Fact[Cluster]      `json:"cluster"`      // At: the last moment at which the view was proved current by a linearizable read
+	LeaderLease Fact[Lease]        `json:"leader_lease"` // of the leader key's lease
+	MemberLease Fact[Lease]        `json:"member_lease"` // of this machine's own member key's lease
+	Alarms      Fact[[]string]     `json:"alarms"`       // NOSPACE, CORRUPT
+	Shared      Fact[Coordination] `json:"shared"`       // At: as of the view of the cluster
+	Writable    Fact[bool]         `json:"writable"`     // a lease was granted just now; asked only before an action
+	Since       Instant            `json:"since"`        // since when the linearizable read has been failing, 0 if it does not
 }

@@ -26,7 +26,23 @@ const (
 	HealFailed          Code = "HEAL_FAILED"           // an action was taken and did not have the effect it must have
 	AgentDegraded       Code = "AGENT_DEGRADED"        // the agent itself may only observe: journal, clock, starvation
 	AgentConfigBroken   Code = "AGENT_CONFIG_BROKEN"   // a new configuration file of the agent is not usable; the old one is in force
+	AgentAssertion      Code = "AGENT_ASSERTION"       // the agent caught itself breaking a rule of its own: it observes until it is restarted
+	AgentCrashLoop      Code = "AGENT_CRASH_LOOP"      // F102: the agent was killed or crashed again and again: it observes
+	ActingHeld          Code = "ACTING_HELD"           // a pgpatrol pause or kill switch is in force here
+	Storm               Code = "STORM"                 // F60, F61: too much of the cluster is sick at once for it to be many faults
+	Flapping            Code = "FLAPPING"              // the leader, or Patroni here, changes again and again
+	UpgradeRunning      Code = "UPGRADE_RUNNING"       // F104j: a package manager works on this machine
 )
+
+// Codes returns every code, in the order in which they are documented.
+func Codes() []Code {
+	return []Code{
+		PatroniHung, PatroniLoopStuck, PatroniAPIDead, PatroniAPIInvalid, PatroniFailed, PatroniCrashing, PatroniStopped,
+		PatroniConfigBroken, ZombiePrimary, RivalPostmaster, ReplicaDiverged, Leaderless, DCSUnreachable, DCSReadOnly,
+		DCSKeyInvalid, ScopeUnknown, MemberUnknown, Paused, HealFailed, Storm, Flapping, UpgradeRunning, ActingHeld,
+		AgentDegraded, AgentConfigBroken, AgentAssertion, AgentCrashLoop,
+	}
+}
 
 // Severity says who should look.
 type Severity string

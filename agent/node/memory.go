@@ -17,6 +17,18 @@ type Memory struct {
 	ClusterTTL    time.Duration `json:"cluster_ttl,omitempty"`    // last ttl seen
 
 	Services map[string]ServiceMemory `json:"services,omitempty"`
+
+	Members     map[string]MemberMemory `json:"members,omitempty"`      // of the cluster, by name
+	Leaders     []Instant               `json:"leaders,omitempty"`      // when the holder of the leader key changed, the last 8
+	StormSeen   Instant                 `json:"storm_seen,omitempty"`   // when too much was last seen sick, 0 if never
+	UpgradeSeen Instant                 `json:"upgrade_seen,omitempty"` // when a package manager was last seen at work, 0 if never
+}
+
+// MemberMemory is what is remembered of one member of the cluster.
+type MemberMemory struct {
+	Seen     Instant `json:"seen"`               // when its key was last there
+	Ahead    Ahead   `json:"ahead,omitzero"`     // first position seen ahead of the leader's
+	Diverged bool    `json:"diverged,omitempty"` // its content is not the leader's (FAULTS.md F105)
 }
 
 // ServiceMemory is what is remembered of one service.
@@ -95,6 +107,10 @@ const (
 	DisturbedGrace = 60 * time.Second
 	// LoopDelayLimit is how late the agent's own loop may be before it takes itself for the sick one.
 	LoopDelayLimit = 4 * time.Second
+	// CrashWindow and CrashLimit tell a crash loop of the agent (FAULTS.md F102): so many crashes within so long, and the
+	// agent only observes.
+	CrashWindow = 10 * time.Minute
+	CrashLimit  = 5
 )
 
 // BusyState reports whether a state of PostgreSQL, as Patroni names it, is work in progress that must not be disturbed
@@ -106,4 +122,13 @@ func BusyState(state string) bool {
 		return true
 	}
 	return false
+}
+
+// Question is everything that one decision rests on. The journal keeps it with the answer, so that the same code gives
+// the same answer again.
+type Question struct {
+	Spec     Spec      `json:"spec"`
+	Memory   Memory    `json:"memory"`
+	Snapshot Snapshot  `json:"snapshot"`
+	Attempts []Attempt `json:"attempts,omitempty"`
 }

@@ -18,6 +18,7 @@ type Snapshot struct {
 	Uptime  time.Duration  `json:"uptime"`            // since this machine (or container) started
 	Confirm bool           `json:"confirm,omitempty"` // taken right before an action, with every expensive fact fresh
 	Self    Self           `json:"self"`
+	Orders  Orders         `json:"orders,omitzero"`
 	DCS     DCS            `json:"dcs"`
 	Patroni []PatroniFacts `json:"patroni,omitempty"` // one per patroni service of this machine, in configuration order
 }
@@ -30,6 +31,8 @@ type Self struct {
 	JournalBroken string        `json:"journal_broken,omitempty"` // why intents cannot be recorded, empty if they can
 	ConfigProblem string        `json:"config_problem,omitempty"` // a newer configuration file that is not in force, and why
 	StartedAgo    time.Duration `json:"started_ago"`              // since the agent started
+	Crashes       int           `json:"crashes,omitempty"`        // starts of the agent within CrashWindow that followed no orderly stop
+	Assertion     string        `json:"assertion,omitempty"`      // a rule of its own that the agent broke, empty if none
 }
 
 // PatroniFacts are the facts about one Patroni of this machine.

@@ -1,5 +1,7 @@
 package node
 
+import "slices"
+
 // Spec is what this machine's agent was told to look after and how far it may go.
 type Spec struct {
 	Node    string        `json:"node"`
@@ -23,15 +25,31 @@ type Mode string
 const (
 	ModeOff     Mode = "off"     // do not even propose
 	ModeObserve Mode = "observe" // say what would be done
+	ModeAsk     Mode = "ask"     // wait for a person's approval
 	ModeAuto    Mode = "auto"    // do it
 )
 
-// Policy gives the mode of every class.
+// Modes returns the modes, the least bold first.
+func Modes() []Mode { return []Mode{ModeOff, ModeObserve, ModeAsk, ModeAuto} }
+
+// Policy gives the mode of every class, and of single findings where one is set.
 type Policy struct {
-	Adjust   Mode `json:"adjust"`
-	Revive   Mode `json:"revive"`
-	Disrupt  Mode `json:"disrupt"`
-	Expedite Mode `json:"expedite"`
+	Adjust   Mode          `json:"adjust"`
+	Revive   Mode          `json:"revive"`
+	Disrupt  Mode          `json:"disrupt"`
+	Expedite Mode          `json:"expedite"`
+	Findings map[Code]Mode `json:"findings,omitempty"`
+}
+
+// For returns the mode of an action of that class because of that finding. The mode of a finding replaces that of the
+// class, but where something that runs is stopped, or a leader key released, it can only restrict.
+func (p Policy) For(c Class, f Code) Mode {
+	class, finding := p.Of(c), p.Findings[f]
+	bold := slices.Index(Modes(), finding) > slices.Index(Modes(), class)
+	if finding == "" || bold && c != ClassAdjust && c != ClassRevive {
+		return class
+	}
+	return finding
 }
 
 // Of returns the mode of a class. The class destroy is never automatic.

@@ -159,6 +159,7 @@ func (e *SessionError) Error() string {
 type Machine struct {
 	Postmasters []Postmaster `json:"postmasters,omitempty"` // every postmaster, whatever it serves
 	Jobs        []string     `json:"jobs,omitempty"`        // pg_basebackup, pg_rewind, initdb, "postgres --single" in the unit's control group
+	Upgrades    []string     `json:"upgrades,omitempty"`    // package managers at work on this machine: apt-get, dpkg, rpm, ...
 }
 
 // Postmaster is one postmaster on the machine.

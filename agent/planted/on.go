@@ -1,0 +1,9 @@
+//go:build planted
+
+package planted
+
+// Current is the name of the bug that is planted, "" for none. It is set before anything runs, and not while it does.
+var Current string
+
+// On reports whether the bug of that name is planted.
+func On(bug string) bool { return Current == bug }
