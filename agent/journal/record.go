@@ -56,10 +56,14 @@ type Record struct {
 	Kind    Kind          `json:"kind"`
 	Finding *node.Finding `json:"finding,omitempty"`
 	Plan    *node.Plan    `json:"plan,omitempty"`
-	Action  *node.Action  `json:"action,omitempty"` // of an intent
-	Result  *Outcome      `json:"result,omitempty"`
-	Text    string        `json:"text,omitempty"`
-	Carried []Carried     `json:"carried,omitempty"`
+	// Question is what the plan answers: all inputs of the decision.
+	Question *node.Question `json:"question,omitempty"`
+	// Decision is the sequence number of the plan that a finding or its end belongs to.
+	Decision uint64       `json:"decision,omitempty"`
+	Action   *node.Action `json:"action,omitempty"` // of an intent
+	Result   *Outcome     `json:"result,omitempty"`
+	Text     string       `json:"text,omitempty"`
+	Carried  []Carried    `json:"carried,omitempty"`
 }
 
 // Outcome says how the intent with that sequence number ended. An intent may have two: executed, then verified or
