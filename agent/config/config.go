@@ -16,6 +16,8 @@
 package config
 
 import (
+	"maps"
+
 	"github.com/pgpatrol/pgpatrol/agent/node"
 )
 
@@ -49,7 +51,7 @@ type API struct {
 	Socket string `yaml:"socket"` // path of a unix socket
 }
 
-// Policy is the mode of every class of actions. In a Service an empty mode means the node's.
+// Policy is the mode of every class of actions, and of single findings. In a Service what is not set is the node's.
 type Policy struct {
 	Adjust   node.Mode               `yaml:"adjust"`
 	Revive   node.Mode               `yaml:"revive"`
@@ -118,5 +120,11 @@ func (p Policy) over(base Policy) Policy {
 			*f.mode = f.base
 		}
 	}
+	findings := maps.Clone(base.Findings)
+	if findings == nil {
+		findings = p.Findings
+	}
+	maps.Copy(findings, p.Findings)
+	p.Findings = findings
 	return p
 }

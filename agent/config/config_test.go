@@ -67,6 +67,30 @@ func TestParse_ServicePolicyOnTopOfNodes(t *testing.T) {
 	}
 }
 
+// A service's findings are put over the node's, and neither changes the other.
+func TestParse_FindingsOfAServiceOnTopOfNodes(t *testing.T) {
+	c := mustParse(t, least+"policy: {disrupt: ask, findings: {PATRONI_HUNG: ask, ZOMBIE_PRIMARY: off}}\n"+patroni+
+		"    policy: {findings: {PATRONI_HUNG: auto, REPLICA_DIVERGED: observe}}\n")
+	want := map[node.Code]node.Mode{
+		node.PatroniHung: node.ModeAuto, node.ZombiePrimary: node.ModeOff, node.ReplicaDiverged: node.ModeObserve,
+	}
+	for range 2 {
+		spec := c.Spec()
+		if diff := cmp.Diff(want, spec.Patroni[0].Policy.Findings); diff != "" {
+			t.Errorf("service (-want +got)\n%s", diff)
+		}
+		if diff := cmp.Diff(map[node.Code]node.Mode{node.PatroniHung: node.ModeAsk, node.ZombiePrimary: node.ModeOff}, spec.Policy.Findings); diff != "" {
+			t.Errorf("node (-want +got)\n%s", diff)
+		}
+		if spec.Policy.Disrupt != node.ModeAsk {
+			t.Errorf("disrupt is %q", spec.Policy.Disrupt)
+		}
+	}
+	if s := mustParse(t, least+patroni+"    policy: {findings: {PATRONI_HUNG: ask}}\n").Spec(); s.Patroni[0].Policy.For(node.ClassRevive, node.PatroniHung) != node.ModeAsk {
+		t.Errorf("without findings of the node: %v", s.Patroni[0].Policy.Findings)
+	}
+}
+
 func TestParse_TenMistakes(t *testing.T) {
 	const name, golden = "testdata/ten-mistakes.yaml", "testdata/ten-mistakes.golden"
 	data, err := os.ReadFile(name)
@@ -153,16 +177,34 @@ func TestParse_Problems(t *testing.T) {
 		}},
 		{"other spelling of a key", least + "stateDir: /x\n", []string{"4:1: stateDir: unknown key; did you mean state_dir?"}},
 		{"unknown key", least + "policy: {destroy: auto}\n", []string{
-			"4:10: policy.destroy: unknown key; supported here: adjust, revive, disrupt, expedite",
+			"4:10: policy.destroy: unknown key; supported here: adjust, revive, disrupt, expedite, findings",
 		}},
 		{"key with control characters", least + `"a\x1b[31m": 1` + "\n", []string{
 			`4:1: "a\x1b[31m": unknown key; supported here: node, scope, state_dir, etcd, api, policy, services`,
 		}},
-		{"ask", least + "policy: {disrupt: ask}\n", []string{
-			"4:19: policy.disrupt: ask is not available yet; allowed: off, observe, auto",
+		{"mode of a finding", least + "policy: {findings: {PATRONI_HUNG: aks}}\n", []string{
+			`4:35: policy.findings.PATRONI_HUNG: "aks" is not a mode; allowed: off, observe, ask, auto`,
+		}},
+		{"finding with a typo", least + "policy: {findings: {patroni_hang: ask}}\n", []string{
+			"4:21: policy.findings.patroni_hang: unknown key; did you mean PATRONI_HUNG?",
+		}},
+		{"unknown finding", least + "policy: {findings: {X: ask}}\n", []string{
+			"4:21: policy.findings.X: unknown key; supported here: " + strings.Join(findingNames(), ", "),
+		}},
+		{"findings without a value", least + "policy: {findings: {PATRONI_HUNG: }}\n", []string{
+			"4:35: policy.findings.PATRONI_HUNG: has no value; give it one or remove the key",
+		}},
+		{"findings as a list", least + "policy: {findings: [PATRONI_HUNG]}\n", []string{
+			"4:20: policy.findings: must hold keys and values, not a list",
+		}},
+		{"finding given twice", least + patroni + "    policy: {findings: {PATRONI_HUNG: off, PATRONI_HUNG: ask}}\n", []string{
+			"12:44: services[0].policy.findings.PATRONI_HUNG: is given twice, first on line 12",
+		}},
+		{"scope that is every scope", "node: n1\nscope: everything\netcd: {endpoints: [http://192.0.2.1:2379]}\n", []string{
+			`2:8: scope: "everything" is not possible: orders to the agents of all clusters are kept under that name in etcd`,
 		}},
 		{"mode", least + "policy: {disrupt: yes}\n", []string{
-			`4:19: policy.disrupt: "yes" is not a mode; allowed: off, observe, auto`,
+			`4:19: policy.disrupt: "yes" is not a mode; allowed: off, observe, ask, auto`,
 		}},
 		{"name with a leading hyphen", "node: -n1\nscope: demo\netcd: {endpoints: [http://192.0.2.1:2379]}\n", []string{
 			`1:7: node: "-n1" must be 1 to 63 letters, digits, '_', '.' or '-', and begin with none of the last two`,
@@ -232,8 +274,8 @@ func TestParse_Problems(t *testing.T) {
 		{"password file without DSN", least + patroni + "    password_file: /etc/pgpatrol/probe\n", []string{
 			"5:5: services[0].dsn: is required with a password_file",
 		}},
-		{"service policy", least + patroni + "    policy: {revive: ask}\n", []string{
-			"12:22: services[0].policy.revive: ask is not available yet; allowed: off, observe, auto",
+		{"service policy", least + patroni + "    policy: {revive: yes}\n", []string{
+			`12:22: services[0].policy.revive: "yes" is not a mode; allowed: off, observe, ask, auto`,
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

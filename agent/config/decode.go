@@ -62,7 +62,8 @@ func (d *document) report(path, message string) {
 // parentPath cuts the last key or index off a path.
 func parentPath(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
 
-// decode stores the value of n in v, which is a struct, a slice or a string, and records what does not fit.
+// decode stores the value of n in v, which is a struct, a slice, modes by finding or a string, and records what does not
+// fit.
 func (d *document) decode(n *yaml.Node, v reflect.Value, path string) {
 	d.at[path] = start(n)
 	switch {
@@ -81,6 +82,8 @@ func (d *document) decode(n *yaml.Node, v reflect.Value, path string) {
 		d.decodeStruct(n, v, path)
 	case reflect.Slice:
 		d.decodeSlice(n, v, path)
+	case reflect.Map:
+		d.decodeMap(n, v, path)
 	case reflect.String:
 		switch {
 		case n.Kind != yaml.ScalarNode:
@@ -108,11 +111,28 @@ func (d *document) decodeSlice(n *yaml.Node, v reflect.Value, path string) {
 }
 
 func (d *document) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
+	fields, names := fieldsOf(v.Type())
+	d.decodePairs(n, path, names, func(key string, value *yaml.Node) {
+		d.decode(value, v.Field(fields[key]), join(path, key))
+	})
+}
+
+// decodeMap decodes the one kind of map there is: something by finding.
+func (d *document) decodeMap(n *yaml.Node, v reflect.Value, path string) {
+	v.Set(reflect.MakeMap(v.Type()))
+	d.decodePairs(n, path, findingNames(), func(key string, value *yaml.Node) {
+		item := reflect.New(v.Type().Elem()).Elem()
+		d.decode(value, item, join(path, key))
+		v.SetMapIndex(reflect.ValueOf(key).Convert(v.Type().Key()), item)
+	})
+}
+
+// decodePairs calls f for every key that is known and its value, and records the others.
+func (d *document) decodePairs(n *yaml.Node, path string, names []string, f func(key string, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
 		d.refuse(n, path, "must hold keys and values, not %s", describe(n))
 		return
 	}
-	fields, names := fieldsOf(v.Type())
 	first := make(map[string]position, len(n.Content)/2)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
@@ -120,8 +140,7 @@ func (d *document) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 			d.add(start(key), path, "merge keys, anchors, aliases, tags and compound keys are not supported")
 			continue
 		}
-		index, known := fields[key.Value]
-		if !known {
+		if !slices.Contains(names, key.Value) {
 			d.unknown(start(key), path, key.Value, names)
 			continue
 		}
@@ -130,7 +149,7 @@ func (d *document) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 			continue
 		}
 		first[key.Value] = start(key)
-		d.decode(value, v.Field(index), join(path, key.Value))
+		f(key.Value, value)
 	}
 }
 

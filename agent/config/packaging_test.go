@@ -67,6 +67,10 @@ func checkFilled(t testing.TB, v reflect.Value, path string) {
 			return
 		}
 		checkFilled(t, v.Index(0), path)
+	case reflect.Map:
+		if v.Len() == 0 {
+			t.Errorf("%s is not in %s", path, reference)
+		}
 	default:
 		if v.IsZero() {
 			t.Errorf("%s is not in %s", path, reference)

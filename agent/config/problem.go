@@ -76,7 +76,7 @@ func nearest(got string, words []string) string {
 	got = plain(strings.ToLower(got))
 	best, bestDistance := "", 1+max(1, len(got)/3)
 	for _, w := range words {
-		if d := distance(got, plain(w)); d < bestDistance {
+		if d := distance(got, plain(strings.ToLower(w))); d < bestDistance {
 			best, bestDistance = w, d
 		}
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -15,6 +16,9 @@ import (
 
 // maxSocketPath is the room that the smallest sockaddr_un has for a path (104 bytes on darwin, with the final NUL).
 const maxSocketPath = 103
+
+// reservedScope is the name under which etcd keeps holds for every agent, where a scope's own would be.
+const reservedScope = "everything"
 
 // The grammars. Names become parts of etcd keys and of command lines: neither a leading dot nor a leading hyphen is
 // worth the surprise.
@@ -110,6 +114,9 @@ func (c Config) validate(report func(path, message string)) {
 	k := checker{report: report}
 	k.name("node", c.Node, "the name of this machine")
 	k.name("scope", c.Scope, "the name of the Patroni cluster")
+	if c.Scope == reservedScope {
+		k.bad("scope", "%q is not possible: orders to the agents of all clusters are kept under that name in etcd", c.Scope)
+	}
 	if k.need("state_dir", c.StateDir, "where the journal is kept") {
 		k.path("state_dir", c.StateDir)
 	}
@@ -209,18 +216,38 @@ func (p Policy) validate(k checker, optional bool) {
 		key  string
 		mode node.Mode
 	}{{"adjust", p.Adjust}, {"revive", p.Revive}, {"disrupt", p.Disrupt}, {"expedite", p.Expedite}} {
-		switch f.mode {
-		case node.ModeOff, node.ModeObserve, node.ModeAuto:
-		case "ask":
-			k.bad(f.key, "ask is not available yet; allowed: off, observe, auto")
-		case "":
-			if !optional {
-				k.bad(f.key, "is required; allowed: off, observe, auto")
-			}
-		default:
-			k.bad(f.key, "%s is not a mode; allowed: off, observe, auto", strconv.Quote(clip(string(f.mode))))
+		if f.mode != "" || !optional {
+			k.mode(f.key, f.mode)
 		}
 	}
+	for _, code := range slices.Sorted(maps.Keys(p.Findings)) {
+		if !slices.Contains(node.Codes(), code) {
+			k.bad(join("findings", string(code)), "is not a finding; findings: %s", strings.Join(findingNames(), ", "))
+			continue
+		}
+		k.mode("findings."+string(code), p.Findings[code])
+	}
+}
+
+// mode reports a value that is no mode.
+func (k checker) mode(key string, m node.Mode) {
+	allowed := strings.Join(texts(node.Modes()), ", ")
+	if m == "" {
+		k.bad(key, "is required; allowed: %s", allowed)
+	} else if !slices.Contains(node.Modes(), m) {
+		k.bad(key, "%s is not a mode; allowed: %s", strconv.Quote(clip(string(m))), allowed)
+	}
+}
+
+// findingNames returns the codes of all findings.
+func findingNames() []string { return texts(node.Codes()) }
+
+func texts[T ~string](values []T) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = string(v)
+	}
+	return out
 }
 
 func (s Service) validate(k checker) {
