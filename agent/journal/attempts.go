@@ -12,13 +12,18 @@ const (
 	maxAttempts = 1000
 )
 
-// ledger is the attempts of the recent past, oldest first. It is a pure fold over records.
+// ledger is what the agent has to remember: the attempts of the recent past, oldest first, orders that may be in force,
+// and starts. It is a pure fold over records.
 type ledger struct {
 	entries []Carried
+	orders  []Record // of people, oldest first, see order.go
+	starts  []start  // of this program, oldest first, see order.go
 }
 
 // add takes one record into account.
 func (l *ledger) add(r Record) {
+	l.addOrder(r)
+	l.addStart(r)
 	switch {
 	case r.Kind == Intent && r.Action != nil:
 		l.entries = append(l.entries, Carried{Intent: r.Seq, Wall: r.Wall, Attempt: attemptOf(r)})

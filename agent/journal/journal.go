@@ -60,8 +60,9 @@ type Deps struct {
 	Wall   func() time.Time    // for people, and for the age of attempts of earlier boots
 	BootID string
 
-	MaxBytes int64 // size at which the file is rotated, 8 MiB if zero
-	Keep     int   // rotated files that are kept, 3 if zero
+	Program  string // version of pgpatrol, for the records of decisions
+	MaxBytes int64  // size at which the file is rotated, 8 MiB if zero
+	Keep     int    // rotated files that are kept, 3 if zero
 }
 
 // file is what the journal needs of the file that it writes to.

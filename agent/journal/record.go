@@ -34,13 +34,16 @@ const (
 	Result  Kind = "result"  // how an intent ended
 	Config  Kind = "config"  // a configuration came into force or was refused
 	Repair  Kind = "repair"  // the journal itself was repaired
-	Carry   Kind = "carry"   // attempts carried over from files that rotation may delete
+	Carry   Kind = "carry"   // what is remembered of files that rotation may delete
+	Hold    Kind = "hold"    // a person ordered to do nothing
+	Lift    Kind = "lift"    // a person, or its time, ended a hold
+	Approve Kind = "approve" // a person agreed to one action
 )
 
 // Valid reports whether this version knows the kind.
 func (k Kind) Valid() bool {
 	switch k {
-	case Start, Stop, Finding, Cleared, Plan, Intent, Result, Config, Repair, Carry:
+	case Start, Stop, Finding, Cleared, Plan, Intent, Result, Config, Repair, Carry, Hold, Lift, Approve:
 		return true
 	}
 	return false
@@ -58,12 +61,19 @@ type Record struct {
 	Plan    *node.Plan    `json:"plan,omitempty"`
 	// Question is what the plan answers: all inputs of the decision.
 	Question *node.Question `json:"question,omitempty"`
+	// Program is the version of pgpatrol that answered the question: another one may answer differently.
+	Program string `json:"program,omitempty"`
 	// Decision is the sequence number of the plan that a finding or its end belongs to.
 	Decision uint64       `json:"decision,omitempty"`
 	Action   *node.Action `json:"action,omitempty"` // of an intent
 	Result   *Outcome     `json:"result,omitempty"`
 	Text     string       `json:"text,omitempty"`
 	Carried  []Carried    `json:"carried,omitempty"`
+	// Hold is what a hold or lift is about, Approval what an approval is.
+	Hold     *node.Hold     `json:"hold,omitempty"`
+	Approval *node.Approval `json:"approval,omitempty"`
+	// Orders are the records of orders that a carry keeps, as they were written.
+	Orders []Record `json:"orders,omitempty"`
 }
 
 // Outcome says how the intent with that sequence number ended. An intent may have two: executed, then verified or
@@ -121,6 +131,10 @@ func check(r Record) error {
 		return errors.New("encode intent record: it names no action")
 	case r.Kind == Result && (r.Result == nil || r.Result.Intent == 0 || r.Result.Result == ""):
 		return errors.New("encode result record: it names no intent or no result")
+	case (r.Kind == Hold || r.Kind == Lift) && r.Hold == nil:
+		return fmt.Errorf("encode %s record: it names no hold", r.Kind)
+	case r.Kind == Approve && r.Approval == nil:
+		return errors.New("encode approve record: it names no approval")
 	}
 	return nil
 }

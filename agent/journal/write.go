@@ -41,6 +41,9 @@ func (j *Journal) append(r Record) (Record, error) {
 func (j *Journal) stamp(r Record) Record {
 	r.Version, r.Seq, r.BootID = version, j.seq+1, j.deps.BootID
 	r.At, r.Wall = j.deps.Now(), j.deps.Wall().UTC()
+	if r.Question != nil {
+		r.Program = j.deps.Program
+	}
 	return r
 }
 
@@ -116,13 +119,13 @@ func (j *Journal) begin() error {
 	return nil
 }
 
-// carry writes the attempts that are still remembered, if there are any.
+// carry writes the attempts and orders that are still remembered, if there are any.
 func (j *Journal) carry() error {
 	j.ledger.trim(j.deps.BootID, j.deps.Now(), j.deps.Wall())
-	if len(j.ledger.entries) == 0 {
+	if len(j.ledger.entries) == 0 && len(j.ledger.orders) == 0 {
 		return nil
 	}
-	r := j.stamp(Record{Kind: Carry, Carried: slices.Clone(j.ledger.entries)})
+	r := j.stamp(Record{Kind: Carry, Carried: slices.Clone(j.ledger.entries), Orders: slices.Clone(j.ledger.orders)})
 	b, err := encode(r)
 	if err != nil {
 		return err
