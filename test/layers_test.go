@@ -49,6 +49,7 @@ var layers = map[string]layer{
 	"agent/decision":  judgement,
 	"agent/loop":      cycling,
 	"agent/observer":  effects,
+	"agent/orders":    effects,
 	"agent/executor":  effects,
 	"agent/dcs":       effects,
 	"agent/journal":   effects,
