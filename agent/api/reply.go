@@ -6,6 +6,7 @@
 // and keeps nothing itself: every reply comes from a [Source] (FAULTS.md T9).
 //
 //	GET /v1/status    GET /v1/plan    GET /v1/history?limit=N&kind=KIND,...    GET /v1/version
+//	GET /v1/record?seq=N    GET /v1/records?after=N&limit=N    GET /v1/question
 package api
 
 import (
@@ -39,6 +40,7 @@ type Status struct {
 	Wall          time.Time      `json:"wall"` // the same moment, for people
 	StartedAgo    time.Duration  `json:"started_ago"`
 	Policy        node.Policy    `json:"policy"`
+	Spec          *node.Spec     `json:"spec,omitempty"`     // what the agent was told, with the policy of every service
 	Snapshot      *node.Snapshot `json:"snapshot,omitempty"` // absent until the first look
 	Plan          *node.Plan     `json:"plan,omitempty"`     // absent until the first decision
 	ConfigProblem string         `json:"config_problem,omitempty"`
@@ -64,7 +66,7 @@ const (
 
 // Kinds returns the kinds of records that can be asked for.
 func Kinds() []string {
-	return []string{"start", "stop", "finding", "cleared", "plan", "intent", "result", "config", "repair"}
+	return []string{"start", "stop", "finding", "cleared", "plan", "intent", "result", "config", "repair", "hold", "lift", "approve"}
 }
 
 // History is records of the journal, oldest first.
@@ -84,6 +86,11 @@ type Record struct {
 	Action  *node.Action  `json:"action,omitempty"`
 	Result  *Outcome      `json:"result,omitempty"`
 	Text    string        `json:"text,omitempty"`
+	// Decision is the number of the plan that a finding or its end belongs to.
+	Decision uint64 `json:"decision,omitempty"`
+	// Question is all inputs of the decision; /v1/history leaves it out, as it is large.
+	Question *node.Question `json:"question,omitempty"`
+	Program  string         `json:"program,omitempty"` // version of pgpatrol that answered it
 }
 
 // Outcome is how the intent with that sequence number ended.

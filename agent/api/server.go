@@ -85,6 +85,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("/v1/version", get(s, noParameters, func(context.Context, struct{}) (Version, error) {
 		return Version{Version: s.config.Version}, nil
 	}))
+	s.witness(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		s.refuse(w, http.StatusNotFound, errors.New("no such path: /v1/status, /v1/plan, /v1/history and /v1/version are answered"))
 	})
@@ -124,6 +125,8 @@ func get[Q, R any](s *Server, parse func(string) (Q, error), ask func(context.Co
 		switch {
 		case errors.Is(err, ErrNotReady):
 			s.refuse(w, http.StatusServiceUnavailable, err)
+		case errors.Is(err, ErrNoRecord):
+			s.refuse(w, http.StatusNotFound, err)
 		case err != nil:
 			s.refuse(w, http.StatusInternalServerError, err)
 		default:
