@@ -125,11 +125,8 @@ func journalFiles(path string) ([]string, error) {
 			current = true
 			continue
 		}
-		middle, ok := strings.CutPrefix(e.Name(), "journal.")
-		if middle, ok = strings.CutSuffix(middle, ".jsonl"); !ok {
-			continue
-		}
-		if n, err := strconv.Atoi(middle); err == nil && n > 0 && rotatedName(n) == e.Name() {
+		number := strings.TrimSuffix(strings.TrimPrefix(e.Name(), "journal."), ".jsonl")
+		if n, err := strconv.Atoi(number); err == nil && n > 0 && rotatedName(n) == e.Name() {
 			rotated = append(rotated, n)
 		}
 	}
