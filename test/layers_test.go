@@ -47,6 +47,7 @@ var layers = map[string]layer{
 	"agent/guard":     core,
 	"agent/runbook":   core,
 	"agent/decision":  judgement,
+	"agent/whynot":    judgement,
 	"agent/loop":      cycling,
 	"agent/observer":  effects,
 	"agent/orders":    effects,
