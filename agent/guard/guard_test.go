@@ -52,6 +52,30 @@ func disrupted(ago time.Duration) node.Attempt {
 	return a
 }
 
+func disruptingFence() node.Action {
+	a := fence()
+	a.Class = node.ClassDisrupt
+	return a
+}
+
+// named is a verified attempt of the action x.
+func named(ago time.Duration, boot string) node.Attempt {
+	a := attempt(ago, node.ResultVerified)
+	a.ActionID, a.BootID = "x", boot
+	return a
+}
+
+// elsewhere are attempts on other services of this node.
+func elsewhere(n int) []node.Attempt {
+	var out []node.Attempt
+	for range n {
+		a := attempt(20*time.Minute, node.ResultVerified)
+		a.Service = "another"
+		out = append(out, a)
+	}
+	return out
+}
+
 func otherBoot(ago time.Duration) node.Attempt {
 	a := attempt(ago, node.ResultUnverified)
 	a.BootID = "boot-0"
@@ -73,6 +97,23 @@ func TestPlan_GuardsRefuse(t *testing.T) {
 		}
 	}
 	tries := func(a ...node.Attempt) func(*Input) { return func(in *Input) { in.Attempts = a } }
+	zombie := nodetest.Led(nodetest.Other, true)
+	keep := func(*node.Snapshot) {}
+	hold := func(k node.HoldKind) nodetest.Change {
+		return func(s *node.Snapshot) { s.Orders.Holds = []node.Hold{{Kind: k, Level: node.LevelNode, Owner: "ann"}} }
+	}
+	shared := func(f func(*node.Coordination)) nodetest.Change {
+		return func(s *node.Snapshot) { f(&s.DCS.Shared.Value) }
+	}
+	approval := func(id string, ago int) nodetest.Change {
+		return func(s *node.Snapshot) {
+			s.Orders.Approvals = []node.Approval{{ActionID: id, Owner: "ann", At: s.Now.Add(-time.Duration(ago) * time.Second)}}
+		}
+	}
+	asks := func(in *Input) { in.Spec = nodetest.Spec(node.ModeAsk) }
+	findingMode := func(f node.Code, m node.Mode) func(*Input) {
+		return func(in *Input) { in.Spec.Patroni[0].Policy.Findings = map[node.Code]node.Mode{f: m} }
+	}
 	sec := func(n time.Duration) node.Instant { return node.Instant(at - n*time.Second) }
 
 	tests := []struct {
@@ -87,6 +128,67 @@ func TestPlan_GuardsRefuse(t *testing.T) {
 		{name: "a unit at its start limit", action: startFailed(), base: failed},
 		{name: "a second primary", action: fence(), base: hung, change: nodetest.Led(nodetest.Other, true)},
 		{name: "a hung leader without KillMode=process", action: disrupt(), base: hung, change: un(func(s *service.Status) { s.KillMode = "control-group" })},
+
+		{name: "killed", action: softKill(), base: hung, change: hold(node.HoldKill), refused: node.GuardKillSwitch},
+		{name: "killed, second primary", action: fence(), base: append(hung, zombie), change: hold(node.HoldKill), refused: node.GuardKillSwitch},
+		{name: "killed in etcd", action: softKill(), base: hung, change: shared(func(c *node.Coordination) { c.Holds = []node.Hold{{Kind: node.HoldKill, Level: node.LevelAll}} }), refused: node.GuardKillSwitch},
+		{name: "kill switch unreadable", action: fence(), base: append(hung, zombie), change: func(s *node.Snapshot) { s.Orders.Unreadable = "permission denied" }, refused: node.GuardKillSwitch},
+		{name: "a hold of another world", action: softKill(), base: hung, change: hold("quarantine"), refused: node.GuardKillSwitch},
+		{name: "pgpatrol paused", action: softKill(), base: hung, change: hold(node.HoldPause), refused: node.GuardPause},
+		{name: "pgpatrol paused, second primary", action: fence(), base: append(hung, zombie), change: hold(node.HoldPause), refused: node.GuardPause},
+		{name: "scope paused", action: softKill(), base: hung, change: shared(func(c *node.Coordination) { c.Holds = []node.Hold{{Kind: node.HoldPause, Level: node.LevelScope}} }), refused: node.GuardPause},
+
+		{name: "policy asks", action: softKill(), base: hung, tune: asks, refused: node.GuardPolicy},
+		{name: "approved", action: softKill(), base: hung, change: approval("x", 10), tune: asks},
+		{name: "approved another action", action: softKill(), base: hung, change: approval("y", 10), tune: asks, refused: node.GuardPolicy},
+		{name: "approved long ago", action: softKill(), base: hung, change: approval("x", 121), tune: asks, refused: node.GuardPolicy},
+		{name: "approved in the future of another boot", action: softKill(), base: hung, change: approval("x", -1), tune: asks, refused: node.GuardPolicy},
+		{name: "approval used up", action: softKill(), base: hung, change: approval("x", 80), tune: func(in *Input) { asks(in); in.Attempts = []node.Attempt{named(70*time.Second, nodetest.BootID)} }, refused: node.GuardPolicy},
+		{name: "approval after the last attempt", action: softKill(), base: hung, change: approval("x", 60), tune: func(in *Input) { asks(in); in.Attempts = []node.Attempt{named(70*time.Second, nodetest.BootID)} }},
+		{name: "approval and an attempt of another boot", action: softKill(), base: hung, change: approval("x", 60), tune: func(in *Input) { asks(in); in.Attempts = []node.Attempt{named(10*time.Second, "boot-0")} }},
+		{name: "finding observes", action: softKill(), base: hung, tune: findingMode(node.PatroniHung, node.ModeObserve), refused: node.GuardPolicy},
+		{name: "another finding observes", action: softKill(), base: hung, tune: findingMode(node.PatroniFailed, node.ModeObserve)},
+
+		{name: "apt-get runs", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Machine.Value.Upgrades = []string{"apt-get"} }), refused: node.GuardUpgrade},
+		{name: "apt-get runs, second primary", action: fence(), base: append(hung, zombie), change: pf(func(p *node.PatroniFacts) { p.Machine.Value.Upgrades = []string{"apt-get"} }), refused: node.GuardUpgrade},
+		{name: "dpkg ended 29 s ago", action: startFailed(), base: failed, tune: mem(func(m *node.Memory) { m.UpgradeSeen = sec(29) }), refused: node.GuardUpgrade},
+		{name: "dpkg ended 30 s ago", action: startFailed(), base: failed, tune: mem(func(m *node.Memory) { m.UpgradeSeen = sec(30) })},
+		{name: "disrupt in a rolling upgrade", action: disrupt(), base: hung, change: cl(func(c *node.Cluster) { c.Members[0].Version, c.Members[2].Version = "4.1.3", "4.1.4" }), refused: node.GuardUpgrade},
+		{name: "revive in a rolling upgrade", action: softKill(), base: hung, change: cl(func(c *node.Cluster) { c.Members[0].Version, c.Members[2].Version = "4.1.3", "4.1.4" })},
+
+		{name: "storm", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.StormSeen = sec(59) }), refused: node.GuardStorm},
+		{name: "storm over", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.StormSeen = sec(60) })},
+		{name: "storm, second primary", action: fence(), base: append(hung, zombie), change: keep, tune: mem(func(m *node.Memory) { m.StormSeen = sec(5) })},
+		{name: "storm, crashed unit", action: startFailed(), base: failed, tune: mem(func(m *node.Memory) { m.StormSeen = sec(5) })},
+		{name: "storm, disrupting fence", action: disruptingFence(), base: append(hung, zombie), change: keep, tune: mem(func(m *node.Memory) { m.StormSeen = sec(5) }), refused: node.GuardStorm},
+		{name: "third leader", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.Leaders = []node.Instant{sec(590), sec(300), sec(200)} }), refused: node.GuardFlap},
+		{name: "third leader, crashed unit", action: startFailed(), base: failed, tune: mem(func(m *node.Memory) { m.Leaders = []node.Instant{sec(590), sec(300), sec(200)} }), refused: node.GuardFlap},
+		{name: "third leader, second primary", action: fence(), base: append(hung, zombie), change: keep, tune: mem(func(m *node.Memory) { m.Leaders = []node.Instant{sec(590), sec(300), sec(200)} })},
+		{name: "third leader in eleven minutes", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.Leaders = []node.Instant{sec(601), sec(300), sec(200)} })},
+		{name: "fourth start", action: softKill(), base: hung, tune: svc(func(m *node.ServiceMemory) { m.Starts = []node.Instant{sec(500), sec(400), sec(300), sec(200)} }), refused: node.GuardFlap},
+		{name: "third start", action: softKill(), base: hung, tune: svc(func(m *node.ServiceMemory) { m.Starts = []node.Instant{sec(400), sec(300), sec(200)} })},
+		{name: "fourth start, crashed unit", action: startFailed(), base: failed, tune: svc(func(m *node.ServiceMemory) { m.Starts = []node.Instant{sec(500), sec(400), sec(300), sec(200)} })},
+
+		{name: "agent broke a rule", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.Self.Assertion = "two actions at once" }, refused: node.GuardSelfHealth},
+		{name: "agent crashed five times", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.Self.Crashes = node.CrashLimit }, refused: node.GuardSelfHealth},
+		{name: "agent crashed four times", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.Self.Crashes = node.CrashLimit - 1 }},
+
+		{name: "disrupt with diverged candidates", action: disrupt(), base: hung, tune: mem(func(m *node.Memory) {
+			m.Members = map[string]node.MemberMemory{"pg2": {Diverged: true}, "pg3": {Diverged: true}}
+		}), refused: node.GuardRedundancy},
+		{name: "disrupt with one diverged candidate", action: disrupt(), base: hung, tune: mem(func(m *node.Memory) { m.Members = map[string]node.MemberMemory{"pg2": {Diverged: true}} })},
+		{name: "disrupt with candidates on another timeline", action: disrupt(), base: hung, change: cl(func(c *node.Cluster) { c.Members[1].Timeline, c.Members[2].Timeline = 4, 4 }), refused: node.GuardRedundancy},
+		{name: "disrupt under another's lock", action: disrupt(), base: hung, change: shared(func(c *node.Coordination) { c.Lock = "host2" }), refused: node.GuardClusterLock},
+		{name: "disrupt under a lock that says nothing", action: disrupt(), base: hung, change: shared(func(c *node.Coordination) { c.Lock = "unknown" }), refused: node.GuardClusterLock},
+		{name: "disrupt under my lock", action: disrupt(), base: hung, change: shared(func(c *node.Coordination) { c.Lock = "host1" })},
+		{name: "revive under another's lock", action: softKill(), base: hung, change: shared(func(c *node.Coordination) { c.Lock = "host2" })},
+		{name: "fifth in the cluster", action: softKill(), base: hung, change: shared(func(c *node.Coordination) { c.Spent = make([]node.Spent, 4) }), refused: node.GuardClusterBudget},
+		{name: "fourth in the cluster", action: softKill(), base: hung, change: shared(func(c *node.Coordination) { c.Spent = make([]node.Spent, 3) })},
+		{name: "second disruption in the cluster", action: disrupt(), base: hung, change: shared(func(c *node.Coordination) { c.Spent = []node.Spent{{Node: "host2", Class: node.ClassDisrupt}} }), refused: node.GuardClusterBudget},
+		{name: "other agents unknown", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.DCS.Shared.Known = false }, refused: node.GuardClusterBudget},
+		{name: "other agents not read lately", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.DCS.Shared.At = sec(4) }, refused: node.GuardClusterBudget},
+		{name: "seventh on this node", action: softKill(), base: hung, tune: tries(elsewhere(6)...), refused: node.GuardBudget},
+		{name: "sixth on this node", action: softKill(), base: hung, tune: tries(elsewhere(5)...)},
 
 		{name: "policy observes", action: softKill(), base: hung, tune: func(in *Input) { in.Spec = nodetest.Spec(node.ModeObserve) }, refused: node.GuardPolicy},
 		{name: "masked", action: startFailed(), base: failed, change: un(func(s *service.Status) { s.Masked = true }), refused: node.GuardOperatorIntent},
@@ -108,7 +210,9 @@ func TestPlan_GuardsRefuse(t *testing.T) {
 		{name: "journal broken", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.Self.JournalBroken = "no space" }, refused: node.GuardSelfHealth},
 		{name: "slept", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.Disturbed = sec(5) }), refused: node.GuardSelfHealth},
 		{name: "loop starved", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.Self.LoopDelay = 10 * time.Second }, refused: node.GuardSelfHealth},
-		{name: "etcd view 4 s old", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.DCS.Cluster.At = sec(4) }, refused: node.GuardFreshness},
+		{name: "etcd view 4 s old", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.DCS.Cluster.At = sec(4) }, refused: node.GuardNoDCS},
+		{name: "no etcd, crashed unit", action: startFailed(), base: failed, change: func(s *node.Snapshot) { s.DCS.Cluster.At = sec(20) }, refused: node.GuardNoDCS},
+		{name: "no etcd, second primary", action: fence(), base: append(hung, nodetest.Led(nodetest.Other, true)), change: func(s *node.Snapshot) { s.DCS.Cluster.At = sec(4) }, refused: node.GuardNoDCS},
 		{name: "unit unknown", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Unit.Known = false }), refused: node.GuardFreshness},
 		{name: "process table unknown", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Machine.Known = false }), refused: node.GuardFreshness},
 		{name: "PostgreSQL unknown", action: startFailed(), base: failed, change: pf(func(p *node.PatroniFacts) { p.Postgres.Known = false }), refused: node.GuardFreshness},
@@ -141,7 +245,7 @@ func TestPlan_GuardsRefuse(t *testing.T) {
 		{name: "Restart=no", action: softKill(), base: hung, change: un(func(s *service.Status) { s.Restart = "no" }), refused: node.GuardUnitSafety},
 		{name: "state D", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Process.Value.State = "D" }), refused: node.GuardUnitSafety},
 		{name: "another process", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Process.Value.PID = 501 }), refused: node.GuardUnitSafety},
-		{name: "start limit nearly reached", action: softKill(), base: hung, tune: svc(func(m *node.ServiceMemory) { m.Starts = []node.Instant{sec(2), sec(3), sec(4), sec(5)} }), refused: node.GuardUnitSafety},
+		{name: "start limit nearly reached", action: softKill(), base: hung, change: un(func(s *service.Status) { s.StartLimit = 4 }), tune: svc(func(m *node.ServiceMemory) { m.Starts = []node.Instant{sec(2), sec(3), sec(4)} }), refused: node.GuardUnitSafety},
 		{name: "data directory not mounted", action: startFailed(), base: failed, change: pf(func(p *node.PatroniFacts) { p.Postgres.Value.Initialized = false }), refused: node.GuardUnitSafety},
 		{name: "pg_rewind runs", action: startFailed(), base: failed, change: pf(func(p *node.PatroniFacts) { p.Machine.Value.Jobs = []string{"pg_rewind"} }), refused: node.GuardBusyWork},
 		{name: "starting", action: softKill(), base: hung, change: cl(func(c *node.Cluster) { c.Members[0].State = "starting" }), refused: node.GuardBusyWork},
@@ -182,6 +286,9 @@ func TestPlan_GuardsRefuse(t *testing.T) {
 				tt.tune(&in)
 			}
 			plan := Plan(in)
+			if broken := Assert(in, plan); broken != "" {
+				t.Errorf("the assertion speaks up: %s", broken)
+			}
 			var got []string
 			for _, r := range plan.Refused {
 				for _, v := range r.Verdicts {
@@ -192,7 +299,7 @@ func TestPlan_GuardsRefuse(t *testing.T) {
 				}
 			}
 			if strings.Join(got, " ") != string(tt.refused) {
-				t.Errorf("refused by %v, want [%s]: %s", got, tt.refused, plan.Summary)
+				t.Errorf("refused by %v, want [%s]: %s", got, tt.refused, Explain(in, plan).Summary)
 			}
 			if (len(plan.Allowed) == 1) != (tt.refused == "") {
 				t.Errorf("allowed %d actions, refused by %v", len(plan.Allowed), got)
@@ -209,7 +316,8 @@ func TestPlan_OffIsNotMentioned(t *testing.T) {
 }
 
 func TestPlan_HealthyLeaderSaysWhy(t *testing.T) {
-	plan := Plan(Input{Spec: nodetest.Spec(node.ModeAuto), Snapshot: nodetest.Snap(at)})
+	in := Input{Spec: nodetest.Spec(node.ModeAuto), Snapshot: nodetest.Snap(at)}
+	plan := Explain(in, Plan(in))
 	if want := "holds the leader key and renews its lease"; !strings.Contains(plan.Summary, want) {
 		t.Errorf("summary %q lacks %q", plan.Summary, want)
 	}

@@ -1,77 +1,24 @@
 package guard
 
 import (
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
-// policy: acting is opt-in per class (DESIGN.md §1.6).
-func policy(c check) string {
-	if c.mode() != node.ModeAuto {
-		return refuse("policy for class %s is %q: this would have been done under \"auto\"", c.a.Class, c.mode())
-	}
-	return ""
-}
-
-// operatorIntent: a service stopped, masked, disabled, debugged or about to be switched over is a person's (FAULTS.md
-// S21, FACTS.md §1.7).
-func operatorIntent(c check) string {
-	u := c.f.Unit.Value
-	switch u.Intent() {
-	case service.IntentStopped, service.IntentDisabled, service.IntentMasked:
-		return refuse("a person wants %s %s", c.a.Unit, u.Intent())
-	case service.IntentUnknown:
-		return refuse("it is unknown whether a person stopped %s", c.a.Unit)
-	case service.IntentRun, service.IntentBusy:
-	}
-	if c.f.Process.Known && c.f.Process.Value.TracerPID != 0 {
-		return refuse("a debugger (pid %d) is attached to Patroni", c.f.Process.Value.TracerPID)
-	}
-	if sw := c.cluster().Switchover; sw != nil && !c.a.Fence {
-		if at, err := time.Parse(time.RFC3339, sw.Scheduled); err == nil && at.Sub(c.in.Snapshot.Wall) > switchoverSoon {
-			return ""
-		}
-		return refuse("a switchover from %s to %s is in progress or due", nameOr(sw.From, "the leader"), nameOr(sw.To, "the best candidate"))
-	}
-	return ""
-}
-
-// operatorJob: somebody's job on the unit runs or has just ended (FAULTS.md F09).
-func operatorJob(c check) string {
-	u := c.f.Unit.Value
-	if u.Job != "" || u.State == service.StateStopping || u.State == service.StateStarting {
-		return refuse("%s is busy: %s, job %s", c.a.Unit, u.State, nameOr(u.Job, "none"))
-	}
-	if c.m.JobEnded != 0 && c.now.Sub(c.m.JobEnded) < jobGrace {
-		return refuse("somebody's job on %s ended %s ago; %s are left to it", c.a.Unit, c.now.Sub(c.m.JobEnded).Round(time.Second), jobGrace)
-	}
-	return ""
-}
-
-// patroniPause: pause is obeyed, and its last known state outlives the loss of etcd by a ttl (FAULTS.md F11, S22).
-func patroniPause(c check) string {
-	if c.cluster().Config.Pause {
-		return refuse("the cluster is paused")
-	}
-	if c.in.Memory.PauseSeen != 0 && c.now.Sub(c.in.Memory.PauseSeen) < c.timing.TTL {
-		return refuse("the cluster was paused %s ago", c.now.Sub(c.in.Memory.PauseSeen).Round(time.Second))
-	}
-	if !c.cluster().Config.Present {
-		return refuse("the cluster's configuration key is missing or unintelligible, so a pause cannot be ruled out")
-	}
-	return ""
-}
-
-// selfHealth: an agent that cannot record, that slept, whose clock jumped or whose loop starves only observes (FAULTS.md
-// S3, F82, F104k).
-func selfHealth(c check) string {
-	self := c.in.Snapshot.Self
+// selfHealth: an agent that cannot record, that slept, whose clock jumped, whose loop starves, that crashes again and again
+// or broke a rule of its own only observes (FAULTS.md S3, F82, F102, F104k).
+func selfHealth(c *check) string {
+	self := &c.in.Snapshot.Self
 	switch {
+	case self.Assertion != "":
+		return refuse("this agent caught itself breaking a rule of its own, and only observes until it is restarted: %s", self.Assertion)
+	case self.Crashes >= node.CrashLimit:
+		return refuse("this agent ended without an orderly stop %d times within %s, limit %d", self.Crashes, node.CrashWindow, node.CrashLimit)
 	case self.JournalBroken != "":
 		return refuse("the journal cannot record an intent: %s", self.JournalBroken)
 	case c.in.Memory.Disturbed != 0 && c.now.Sub(c.in.Memory.Disturbed) < node.DisturbedGrace:
@@ -82,25 +29,23 @@ func selfHealth(c check) string {
 	return ""
 }
 
-// freshness: no action rests on a fact that is unknown or old (FAULTS.md S13, S14). Without a linearizable view of etcd
-// nothing is done to Patroni at all (FACTS.md §3.4, first row).
-func freshness(c check) string {
+// freshness: no action rests on a fact that is unknown or old (FAULTS.md S13, S14). The view of etcd as a whole is noDCS's
+// business, and a leader that cannot be named is this one's.
+func freshness(c *check) string {
 	type item struct {
 		name string
 		ok   bool
-		age  time.Duration
 	}
-	f, limit := c.f, c.limit()
+	f, limit := &c.f, c.limit()
 	items := []item{
-		{"the linearizable view of etcd", c.in.Snapshot.DCS.Cluster.Fresh(c.now, limit), c.in.Snapshot.DCS.Cluster.Age(c.now)},
-		{"the unit's state", f.Unit.Fresh(c.now, limit), f.Unit.Age(c.now)},
-		{"PostgreSQL's state", f.Postgres.Fresh(c.now, limit), f.Postgres.Age(c.now)},
-		{"the process table", f.Machine.Fresh(c.now, FreshScan), f.Machine.Age(c.now)},
+		{"the unit's state", f.Unit.Fresh(c.now, limit)},
+		{"PostgreSQL's state", f.Postgres.Fresh(c.now, limit)},
+		{"the process table", f.Machine.Fresh(c.now, FreshScan)},
 	}
 	if c.a.Verb == node.SoftKill {
 		items = append(items,
-			item{"the main process", f.Process.Fresh(c.now, limit), f.Process.Age(c.now)},
-			item{"Patroni's API", f.Liveness.Fresh(c.now, limit), f.Liveness.Age(c.now)})
+			item{"the main process", f.Process.Fresh(c.now, limit)},
+			item{"Patroni's API", f.Liveness.Fresh(c.now, limit) || planted.On("engine/unknown-is-down")})
 	}
 	var bad []string
 	for _, it := range items {
@@ -119,9 +64,10 @@ func freshness(c check) string {
 
 // identity: the keys, the API, the files and the configuration must speak of one and the same Patroni (FAULTS.md S20). A
 // wrong member name would otherwise make a healthy leader look like a second primary.
-func identity(c check) string {
+func identity(c *check) string {
 	init, pg := c.cluster().Initialize, c.f.Postgres.Value
 	switch {
+	case c.cluster().Empty && planted.On("engine/empty-is-leaderless-takeover"):
 	case init == "":
 		return refuse("etcd has no system identifier for this scope (key initialize)")
 	case pg.SystemID == "" || pg.SystemID != init:
@@ -146,8 +92,8 @@ func identity(c check) string {
 }
 
 // dcsWritable: a Patroni that starts needs a new lease; under NOSPACE etcd refuses it (FAULTS.md L8, L9, S11).
-func dcsWritable(c check) string {
-	dcs := c.in.Snapshot.DCS
+func dcsWritable(c *check) string {
+	dcs := &c.in.Snapshot.DCS
 	switch {
 	case !dcs.Alarms.Fresh(c.now, FreshScan):
 		return refuse("etcd's alarms are unknown")
@@ -161,10 +107,10 @@ func dcsWritable(c check) string {
 
 // urgent are the actions that neither power-on nor a leader change delays: they end a second primary, or take an orphaned
 // PostgreSQL back under Patroni before it becomes one (FAULTS.md S30).
-func (c check) urgent() bool { return c.a.Fence || c.a.Verb == node.StartFailed }
+func (c *check) urgent() bool { return c.a.Fence || c.a.Verb == node.StartFailed }
 
 // bootGraceOver: right after power-on everything looks broken (FAULTS.md F81, S30).
-func bootGraceOver(c check) string {
+func bootGraceOver(c *check) string {
 	if up := c.in.Snapshot.Uptime; !c.urgent() && up < bootGrace && !c.m.Settled {
 		return refuse("this machine started %s ago and %s has not been seen healthy since", up.Round(time.Second), c.a.Service)
 	}
@@ -172,7 +118,7 @@ func bootGraceOver(c check) string {
 }
 
 // leaderChange: while a new leader establishes itself, nothing but what is urgent (FAULTS.md S30).
-func leaderChange(c check) string {
+func leaderChange(c *check) string {
 	grace := c.timing.TTL + 2*c.timing.LoopWait
 	if at := c.in.Memory.LeaderChanged; !c.urgent() && at != 0 && c.now.Sub(at) < grace {
 		return refuse("the leader changed %s ago; %s are left to it", c.now.Sub(at).Round(time.Second), grace)
@@ -182,7 +128,7 @@ func leaderChange(c check) string {
 
 // leaderSafety: what answers, renews and runs is not killed, whatever the engine thought (FAULTS.md S6). In failsafe mode
 // any restart can demote the primary (FACTS.md §0.4).
-func leaderSafety(c check) string {
+func leaderSafety(c *check) string {
 	if c.a.Verb != node.SoftKill {
 		return ""
 	}
@@ -196,17 +142,17 @@ func leaderSafety(c check) string {
 	return ""
 }
 
-func (c check) lease() (time.Duration, bool) {
+func (c *check) lease() (time.Duration, bool) {
 	f := c.in.Snapshot.DCS.MemberLease
 	if c.a.Leader {
 		f = c.in.Snapshot.DCS.LeaderLease
 	}
-	return node.LeaseLeft(f, c.now), f.Fresh(c.now, c.limit())
+	return node.LeaseLeft(f, c.now), f.Fresh(c.now, c.limit()) || planted.On("guard/unknown-lease-is-known")
 }
 
 // leaseWindow: a kill of the leader's Patroni must end, with the lease renewed, well before the lease does; and where the
 // kill takes PostgreSQL along, the lease must have proved the hang first (FAULTS.md S7).
-func leaseWindow(c check) string {
+func leaseWindow(c *check) string {
 	if c.a.Verb != node.SoftKill || !c.a.Leader {
 		return ""
 	}
@@ -214,6 +160,9 @@ func leaseWindow(c check) string {
 	window := windowRevive
 	if c.a.Class == node.ClassDisrupt {
 		window = windowDisrupt
+	}
+	if planted.On("guard/no-window") {
+		window = 0
 	}
 	switch {
 	case !known:
@@ -227,7 +176,7 @@ func leaseWindow(c check) string {
 }
 
 // configValid: never restart into a broken configuration (FAULTS.md F13, F14).
-func configValid(c check) string {
+func configValid(c *check) string {
 	cfg := c.f.Config
 	if !cfg.Known {
 		return refuse("it is unknown whether Patroni's configuration is valid: %s", nameOr(cfg.Why, "not checked yet"))
@@ -239,7 +188,7 @@ func configValid(c check) string {
 }
 
 // unitSafety: the unit and the process must be such that the verb does what it says (FAULTS.md S7).
-func unitSafety(c check) string {
+func unitSafety(c *check) string {
 	u, p := c.f.Unit.Value, c.f.Process
 	if c.a.Verb == node.StartFailed {
 		switch pg := c.f.Postgres.Value; {
@@ -259,14 +208,14 @@ func unitSafety(c check) string {
 		return refuse("the main process sleeps uninterruptibly in the kernel (state D): SIGKILL would have no effect until its I/O returns")
 	case !u.RestartsOnKill():
 		return refuse("%s has Restart=%s: nothing would start Patroni again; set Restart=on-failure", c.a.Unit, nameOr(u.Restart, "no"))
-	case c.a.Class == node.ClassRevive && !u.SparesChildren():
+	case c.a.Class == node.ClassRevive && !u.SparesChildren() && !planted.On("engine/killmode-ignored"):
 		return refuse("%s has KillMode=%s: the kill would stop PostgreSQL", c.a.Unit, nameOr(u.KillMode, "control-group"))
 	}
 	return startLimit(c, u)
 }
 
 // startLimit keeps two starts in reserve, or the kill would leave Patroni down (FAULTS.md L7).
-func startLimit(c check, u service.Status) string {
+func startLimit(c *check, u service.Status) string {
 	if u.StartLimit <= 0 {
 		return ""
 	}
@@ -276,14 +225,18 @@ func startLimit(c check, u service.Status) string {
 			used++
 		}
 	}
-	if used > u.StartLimit-2 {
+	reserve := 2
+	if planted.On("guard/no-start-reserve") {
+		reserve = 0
+	}
+	if used > u.StartLimit-reserve {
 		return refuse("%d of %d starts per %s are used up", used, u.StartLimit, u.StartLimitSpan)
 	}
 	return ""
 }
 
 // busyWork: bootstrap, rewind, recovery and their tools are not interrupted (FACTS.md §0.10, G_state, G_nochild).
-func busyWork(c check) string {
+func busyWork(c *check) string {
 	if api := c.f.API; api.Fresh(c.now, FreshScan) && node.BusyState(api.Value.State) {
 		return refuse("Patroni says %q", api.Value.State)
 	}
@@ -297,31 +250,9 @@ func busyWork(c check) string {
 }
 
 // watchdog: a kill leaves the device armed; the machine would be reset (FACTS.md §3.1).
-func watchdog(c check) string {
+func watchdog(c *check) string {
 	if c.a.Verb == node.SoftKill && c.f.Process.Value.Watchdog {
 		return refuse("Patroni holds a watchdog device, which resets this machine if Patroni hangs")
-	}
-	return ""
-}
-
-// redundancy: something that runs is only stopped while another healthy member could take over (FAULTS.md S10). A member
-// that lags, must not lead, or is ahead of its leader is none (FAULTS.md F105).
-func redundancy(c check) string {
-	if c.a.Class != node.ClassDisrupt || c.a.Fence {
-		return ""
-	}
-	cl := c.cluster()
-	lead, _ := cl.Member(cl.LeaderName())
-	ok := slices.ContainsFunc(cl.Members, func(m node.Member) bool {
-		if m.Name == c.spec.Member || m.Name == cl.LeaderName() || m.NoFailover || m.State != "running" && m.State != "streaming" {
-			return false
-		}
-		ahead := lead.HasLSN && m.ModRevision < lead.ModRevision && m.LSN > lead.LSN
-		lags := m.LSN < cl.Optime && cl.Optime-m.LSN > cl.Config.MaximumLagOnFailover
-		return m.HasLSN && m.ReplicationState == "streaming" && !ahead && !lags
-	})
-	if !ok {
-		return refuse("no other member streams within %d bytes of the leader and may lead", cl.Config.MaximumLagOnFailover)
 	}
 	return ""
 }

@@ -24,7 +24,7 @@ func TestPlan_SaysWhatItWaitsFor(t *testing.T) {
 		{"F23 crash recovery", nodetest.With(func(p *node.PatroniFacts) { p.Postgres.Value.ServerStatus = probe.ServerStarting }), "PostgreSQL is starting"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			plan := Plan(Input{Spec: nodetest.Spec(node.ModeAuto), Snapshot: nodetest.Snap(at, tt.change)})
+			plan := explained(tt.change)
 			if !strings.Contains(plan.Summary, tt.want) {
 				t.Errorf("summary %q lacks %q", plan.Summary, tt.want)
 			}
@@ -34,10 +34,15 @@ func TestPlan_SaysWhatItWaitsFor(t *testing.T) {
 
 func TestPlan_RestsOnAStartingServer(t *testing.T) {
 	starting := nodetest.With(func(p *node.PatroniFacts) { p.Postgres.Value.ServerStatus = probe.ServerStarting })
-	plan := Plan(Input{Spec: nodetest.Spec(node.ModeAuto), Snapshot: nodetest.Snap(at, starting)})
+	plan := explained(starting)
 	for _, e := range plan.Rests {
 		if e.Subject == "patroni PostgreSQL" && e.Value != "starting, timeline 5" {
 			t.Errorf("PostgreSQL that lets nobody in is shown as %q", e.Value)
 		}
 	}
+}
+
+func explained(changes ...nodetest.Change) node.Plan {
+	in := Input{Spec: nodetest.Spec(node.ModeAuto), Snapshot: nodetest.Snap(at, changes...)}
+	return Explain(in, Plan(in))
 }

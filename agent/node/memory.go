@@ -113,6 +113,30 @@ const (
 	CrashLimit  = 5
 )
 
+// Limits of what the whole cluster may go through before everything is left alone (FAULTS.md S16, DESIGN.md §5).
+const (
+	// MemberMemorySpan is how long a member is remembered after its key was last seen.
+	MemberMemorySpan = 10 * time.Minute
+	// StormFreeze is how long after a storm was last seen nothing is done.
+	StormFreeze = 60 * time.Second
+	// FlapWindow, FlapLeaders and FlapStarts tell flapping: so many changes of the leader, or starts of one service, within
+	// so long.
+	FlapWindow  = 10 * time.Minute
+	FlapLeaders = 3
+	FlapStarts  = 4
+)
+
+// Within counts the instants of the last span before now.
+func Within(instants []Instant, now Instant, span time.Duration) int {
+	n := 0
+	for _, at := range instants {
+		if now.Sub(at) <= span {
+			n++
+		}
+	}
+	return n
+}
+
 // BusyState reports whether a state of PostgreSQL, as Patroni names it, is work in progress that must not be disturbed
 // (FACTS.md §2.5).
 func BusyState(state string) bool {

@@ -1,6 +1,9 @@
 package node
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // HoldKind is how strongly a person forbids acting.
 type HoldKind string
@@ -32,6 +35,24 @@ type Hold struct {
 	Reason string    `json:"reason"`
 	Since  time.Time `json:"since,omitzero"` // for people
 	Until  time.Time `json:"until,omitzero"` // for people; zero: until a person lifts it
+}
+
+// String says what is held back, by whom, why and until when.
+func (h Hold) String() string {
+	level, owner, reason, until := string(h.Level), h.Owner, h.Reason, "until a person lifts it"
+	if level == "" {
+		level = "unknown level"
+	}
+	if owner == "" {
+		owner = "unknown"
+	}
+	if reason == "" {
+		reason = "no reason given"
+	}
+	if !h.Until.IsZero() {
+		until = "until " + h.Until.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s (%s) by %s: %s, %s", h.Kind, level, owner, reason, until)
 }
 
 // Approval is a person's consent to one action that policy "ask" holds back. It ends by itself, and one attempt uses it up.

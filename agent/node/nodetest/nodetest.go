@@ -45,6 +45,7 @@ func Snap(now time.Duration, changes ...Change) node.Snapshot {
 			LeaderLease: node.Seen(node.Lease{ID: 101, Granted: 30 * time.Second, Remaining: 25 * time.Second, Exists: true}, "etcd lease", at),
 			MemberLease: node.Seen(node.Lease{ID: 101, Granted: 30 * time.Second, Remaining: 25 * time.Second, Exists: true}, "etcd lease", at),
 			Alarms:      node.Seen([]string(nil), "etcd", at),
+			Shared:      node.Seen(node.Coordination{}, "etcd linearizable", at),
 		},
 		Patroni: []node.PatroniFacts{{
 			Service:  Service,
