@@ -74,6 +74,12 @@ func ask[R any](ctx context.Context, c *Client, path string) (R, error) {
 	if err != nil {
 		return none, fmt.Errorf("ask the agent: %w", err)
 	}
+	return answer[R](c, req)
+}
+
+// answer sends a request and reads the reply.
+func answer[R any](c *Client, req *http.Request) (R, error) {
+	var none R
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return none, c.explain(err)

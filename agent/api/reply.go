@@ -1,12 +1,15 @@
-// Package api serves what the agent knows over a unix socket, and is the client of it.
+// Package api serves what the agent knows over a unix socket, takes the orders of people there, and is the client of it.
 //
 // It owns the paths, the form of requests and replies, and the socket. It promises that reading changes nothing, that a
 // request which is not understood is refused with a reason, that no request can hold the agent up, and that its replies
-// within /v1 only ever gain members. It deliberately offers no way to change anything, listens on no network address,
-// and keeps nothing itself: every reply comes from a [Source] (FAULTS.md T9).
+// within /v1 only ever gain members. It deliberately offers no way to make the agent act: an order holds it back, ends
+// that, or agrees to what it proposes itself and still has to find right when it acts. Whoever may use the socket may
+// give orders: its owner and its group. It listens on no network address and keeps nothing itself: every reply comes
+// from a [Source], every order goes to an [Orderer] (FAULTS.md T9).
 //
 //	GET /v1/status    GET /v1/plan    GET /v1/history?limit=N&kind=KIND,...    GET /v1/version
 //	GET /v1/record?seq=N    GET /v1/records?after=N&limit=N    GET /v1/question
+//	POST /v1/hold    POST /v1/lift    POST /v1/approve
 package api
 
 import (
@@ -86,6 +89,9 @@ type Record struct {
 	Action  *node.Action  `json:"action,omitempty"`
 	Result  *Outcome      `json:"result,omitempty"`
 	Text    string        `json:"text,omitempty"`
+	// Hold is what was ordered or lifted, Approval what a person agreed to.
+	Hold     *node.Hold     `json:"hold,omitempty"`
+	Approval *node.Approval `json:"approval,omitempty"`
 	// Decision is the number of the plan that a finding or its end belongs to.
 	Decision uint64 `json:"decision,omitempty"`
 	// Question is all inputs of the decision; /v1/history leaves it out, as it is large.

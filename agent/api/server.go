@@ -53,6 +53,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           s.Handler(),
+		ConnContext:       withPeer,
 		ReadHeaderTimeout: readLimit,
 		ReadTimeout:       readLimit,
 		WriteTimeout:      writeLimit,
@@ -86,8 +87,9 @@ func (s *Server) Handler() http.Handler {
 		return Version{Version: s.config.Version}, nil
 	}))
 	s.witness(mux)
+	s.orders(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		s.refuse(w, http.StatusNotFound, errors.New("no such path: /v1/status, /v1/plan, /v1/history and /v1/version are answered"))
+		s.refuse(w, http.StatusNotFound, errors.New("no such path: /v1/status, /v1/plan, /v1/history and /v1/version are answered, /v1/hold, /v1/lift and /v1/approve take orders"))
 	})
 	slots := make(chan struct{}, maxRequests)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -113,7 +115,7 @@ func get[Q, R any](s *Server, parse func(string) (Q, error), ask func(context.Co
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
-			s.refuse(w, http.StatusMethodNotAllowed, fmt.Errorf("method %.20q is not allowed: this API only reads", r.Method))
+			s.refuse(w, http.StatusMethodNotAllowed, fmt.Errorf("method %.20q is not allowed: this path only reads", r.Method))
 			return
 		}
 		q, err := parse(r.URL.RawQuery)
