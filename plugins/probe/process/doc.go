@@ -1,5 +1,5 @@
-// Package process reads the kernel's table of processes: the main process of a unit, and every PostgreSQL server on
-// the machine.
+// Package process reads the kernel's table of processes: the main process of a unit, every PostgreSQL server on the
+// machine, and the package managers at work on it.
 //
 // It owns the reading of /proc. [Table] answers questions about one process and about the machine, [Process] and
 // [Machine] are the probers built on it. It promises to send no signal, to attach to nothing, and to return no argument

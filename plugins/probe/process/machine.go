@@ -89,12 +89,14 @@ func (m *Machine) scan(ctx context.Context) (probe.Machine, error) {
 	var seen probe.Machine
 	for _, pid := range slices.Sorted(maps.Keys(all)) {
 		p := all[pid]
-		if err := errors.Join(ctx.Err(), m.judge(p, isServer(all[p.parent]), &seen)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := errors.Join(ctx.Err(), m.judge(p, isServer(all[p.parent]), &seen), m.judgeUpgrade(p, &seen)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return probe.Machine{}, err
 		}
 	}
 	slices.Sort(seen.Jobs)
 	seen.Jobs = slices.Compact(seen.Jobs)
+	slices.Sort(seen.Upgrades)
+	seen.Upgrades = slices.Compact(seen.Upgrades)
 	return seen, nil
 }
 

@@ -137,3 +137,15 @@ func parseNamespaces(b []byte) int {
 	}
 	return 0
 }
+
+// mayBeRoot reports whether the contents of /proc/PID/status leave it possible that the process has root's rights: they name
+// user 0 as the effective one, or none.
+func mayBeRoot(b []byte) bool {
+	for line := range strings.Lines(string(b)) {
+		if value, found := strings.CutPrefix(line, "Uid:"); found {
+			ids := strings.Fields(value) // real, effective, saved, of the file system
+			return len(ids) < 2 || ids[1] == "0"
+		}
+	}
+	return true
+}

@@ -159,6 +159,8 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("parseUnit(%q) = %q", b, u)
 		}
 		parseNamespaces(b)
+		mayBeRoot(b)
+		upgrades(parseArgs(b))
 		serverMode(parseArgs(b))
 	})
 }

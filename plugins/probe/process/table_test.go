@@ -65,6 +65,7 @@ type proc struct {
 	unit        string
 	args        []string
 	nspid       string // the pid alone if empty
+	uid         string // root if empty
 }
 
 func (f fake) add(p proc) {
@@ -77,7 +78,10 @@ func (f fake) add(p proc) {
 		p.nspid = strconv.Itoa(p.pid)
 	}
 	f.write(dir+"stat", fmt.Sprintf("%d (%s) %s %d 1 1 0 -1 4194304 1 1 0 0 3 4 0 0 20 0 1 0 %d 1 1\n", p.pid, p.comm, p.state, p.parent, 1000*p.pid))
-	f.write(dir+"status", fmt.Sprintf("Name:\t%s\nTracerPid:\t0\nNSpid:\t%s\n", p.comm, p.nspid))
+	if p.uid == "" {
+		p.uid = "0"
+	}
+	f.write(dir+"status", fmt.Sprintf("Name:\t%s\nTracerPid:\t0\nUid:\t%[3]s\t%[3]s\t%[3]s\t%[3]s\nNSpid:\t%[2]s\n", p.comm, p.nspid, p.uid))
 	f.write(dir+"cgroup", "0::/system.slice/"+p.unit+"\n")
 	args := ""
 	for _, a := range p.args {
