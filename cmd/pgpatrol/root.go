@@ -48,7 +48,7 @@ func newRoot(e *env) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand())
 	root.PersistentFlags().StringVar(&e.socket, "socket", api.DefaultSocket, "unix `PATH` on which the agent answers")
-	root.AddCommand(agentCommand(e), statusCommand(e), planCommand(e), historyCommand(e), checkCommand(e), versionCommand(e))
+	root.AddCommand(agentCommand(e), statusCommand(e), planCommand(e), historyCommand(e), explainCommand(e), checkCommand(e), versionCommand(e))
 	for _, c := range root.Commands() {
 		c.Flags().SortFlags = false
 	}
