@@ -25,6 +25,7 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent/journal"
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/observer"
+	"github.com/pgpatrol/pgpatrol/agent/orders"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
@@ -56,7 +57,9 @@ type Agent struct {
 	problem string // why a newer configuration file is not in force
 	journal *journal.Journal
 
-	view atomic.Pointer[published]
+	view   atomic.Pointer[published]
+	orders *orders.Keeper // of this node, set before anything runs
+	shared atomic.Pointer[sharedHolds]
 }
 
 // published is what the API shows: the latest snapshot and the plan that follows from it.
@@ -100,6 +103,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.journal = j
 	a.mu.Unlock()
 	defer j.Close()
+	a.orders = a.newKeeper(cfg, j, boot)
 	a.note(journal.Record{Kind: journal.Start, Text: "pgpatrol " + a.o.Version + " on " + cfg.Node})
 	defer a.note(journal.Record{Kind: journal.Stop, Text: "pgpatrol " + a.o.Version})
 
