@@ -78,7 +78,7 @@ func (s *step) stormy() {
 		return
 	}
 	s.attention = true
-	now := "It has been over for " + s.now.Sub(s.mem.StormSeen).Round(time.Second).String()
+	now := "Last seen " + s.now.Sub(s.mem.StormSeen).Round(time.Second).String() + " ago"
 	if s.mem.StormSeen == s.now {
 		now = "Sick now: " + strings.Join(bad, ", ")
 	}
