@@ -83,6 +83,12 @@ func recordWords(r api.Record) string {
 			s += fmt.Sprintf(" (back after %s)", gap)
 		}
 		return s
+	case r.Hold != nil && r.Kind == "lift":
+		return fmt.Sprintf("%s (%s) of %s ends: %s", r.Hold.Kind, r.Hold.Level, r.Hold.Owner, r.Text)
+	case r.Hold != nil:
+		return fmt.Sprintf("%s (%s)", r.Hold, r.Text)
+	case r.Approval != nil:
+		return fmt.Sprintf("%s approved by %s (%s)", r.Approval.ActionID, r.Approval.Owner, r.Text)
 	}
 	return r.Text
 }

@@ -1,7 +1,7 @@
 // Command pgpatrol is the agent and its command line.
 //
 // It owns flags, the logger, signals, exit codes and the words on the terminal. It promises that every subcommand but
-// agent only reads, that exit codes mean what the help says, and that nothing which came from etcd, a peer or a file
+// agent and the orders (pause, resume, kill-switch, approve) only reads, that exit codes mean what the help says, and that nothing which came from etcd, a peer or a file
 // reaches the terminal with its control characters intact. It deliberately knows nothing of Patroni: what is shown was
 // decided and worded by the agent.
 package main

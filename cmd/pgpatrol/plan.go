@@ -86,6 +86,7 @@ func factRows(now node.Instant, facts []node.Evidence) [][]string {
 func printAction(p *printer, a node.Action) {
 	p.para("  ", "    ", "%s of %s (%s), class %s, because of %s", a.Verb, a.Service, a.Unit, a.Class, a.Finding)
 	p.para("    ", "      ", "why: %s", a.Reason)
+	p.para("    ", "      ", "ID: %s", a.ID)
 	if s := expected(a.Expect); s != "" {
 		p.para("    ", "      ", "it has worked when %s, within %s", s, span(a.Settle))
 	}

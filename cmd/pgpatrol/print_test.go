@@ -116,9 +116,11 @@ func outputs() map[string]func(p *printer) {
 		"status-starting": func(p *printer) {
 			printStatus(p, api.Status{Version: "1", Node: "n", Scope: "s", Snapshot: &node.Snapshot{Patroni: make([]node.PatroniFacts, 1)}})
 		},
-		"plan-healthy": plan(healthy()),
-		"plan-sick":    plan(sick()),
-		"history":      func(p *printer) { printHistory(p, journalRecords()) },
+		"status-held":    func(p *printer) { printStatus(p, held()) },
+		"history-orders": func(p *printer) { printHistory(p, orderRecords()) },
+		"plan-healthy":   plan(healthy()),
+		"plan-sick":      plan(sick()),
+		"history":        func(p *printer) { printHistory(p, journalRecords()) },
 	}
 }
 

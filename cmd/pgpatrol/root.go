@@ -14,7 +14,8 @@ import (
 
 const rootHelp = `pgpatrol watches the Patroni of this machine and heals what neither Patroni nor the
 service manager heals. "pgpatrol agent" is the daemon; everything else asks it, over a
-unix socket, and changes nothing.
+unix socket, and changes nothing, except for the orders that people give: pause, resume,
+kill-switch and approve.
 
 Exit codes:
   0  fine
@@ -49,6 +50,7 @@ func newRoot(e *env) *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.PersistentFlags().StringVar(&e.socket, "socket", api.DefaultSocket, "unix `PATH` on which the agent answers")
 	root.AddCommand(agentCommand(e), statusCommand(e), planCommand(e), historyCommand(e), explainCommand(e), checkCommand(e), versionCommand(e))
+	root.AddCommand(pauseCommand(e), resumeCommand(e), killSwitchCommand(e), approveCommand(e))
 	for _, c := range root.Commands() {
 		c.Flags().SortFlags = false
 	}

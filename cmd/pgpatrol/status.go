@@ -76,6 +76,7 @@ func printStatus(p *printer, s api.Status) {
 		field(p, "Config", "a newer file is not in force: %s", s.ConfigProblem)
 	}
 	if s.Snapshot != nil {
+		printOrders(p, *s.Snapshot)
 		printSelf(p, s.Snapshot.Self)
 		printCluster(p, s.Now, s.Snapshot.DCS)
 		for _, f := range s.Snapshot.Patroni {
