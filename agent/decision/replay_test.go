@@ -79,8 +79,10 @@ func situation(rt *rapid.T) node.Question {
 		"blind":      func(s *node.Snapshot) { s.DCS.Cluster = node.Unseen[node.Cluster]("etcd", "no quorum", s.Now) },
 		"alarm":      func(s *node.Snapshot) { s.DCS.Alarms.Value = []string{"NOSPACE"} },
 		"mixed text": nodetest.With(func(p *node.PatroniFacts) { p.Config.Value.Problems = []string{"<a&b>\u2028", "\x1b[31m", "é"} }),
-		"a rival":    nodetest.With(func(p *node.PatroniFacts) { p.Machine.Value.Postmasters = append(p.Machine.Value.Postmasters, probe.Postmaster{PID: 9, DataDir: "/data"}) }),
-		"now":        func(s *node.Snapshot) { s.Wall = time.Now() },
+		"a rival": nodetest.With(func(p *node.PatroniFacts) {
+			p.Machine.Value.Postmasters = append(p.Machine.Value.Postmasters, probe.Postmaster{PID: 9, DataDir: "/data"})
+		}),
+		"now": func(s *node.Snapshot) { s.Wall = time.Now() },
 	}
 	names := make([]string, 0, len(ways))
 	for n := range ways {
