@@ -2,6 +2,7 @@ package runbook
 
 import (
 	"io/fs"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -217,5 +218,34 @@ func TestFind(t *testing.T) {
 func TestLoad_Unknown(t *testing.T) {
 	if _, err := Load(Topic{Guard, "no-such"}); err == nil || !strings.Contains(err.Error(), "no page on guard no-such") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestREADME_NamesEveryCode: whoever reads before installing sees every finding and every guard, the guards in their order.
+func TestREADME_NamesEveryCode(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var guards []string
+	_, table, _ := strings.Cut(string(readme), "| guard | refuses |")
+	for line := range strings.Lines(table) {
+		if m := regexp.MustCompile("^\\| `([a-z-]+)` \\|").FindStringSubmatch(line); m != nil {
+			guards = append(guards, m[1])
+		} else if len(guards) > 0 {
+			break
+		}
+	}
+	var want []string
+	for _, topic := range Topics() {
+		switch {
+		case topic.Kind == Guard:
+			want = append(want, topic.Code)
+		case !strings.Contains(string(readme), "`"+topic.Code+"`"):
+			t.Errorf("README.md does not name the %s %s", topic.Kind, topic.Code)
+		}
+	}
+	if diff := cmp.Diff(want, guards); diff != "" {
+		t.Errorf("guards of README.md (-want +got):\n%s", diff)
 	}
 }
