@@ -30,7 +30,7 @@ func Judge(q node.Question) Answer { return answer(q, false) }
 func answer(q node.Question, words bool) (a Answer) {
 	defer func() {
 		if v := recover(); v != nil {
-			a = Answer{Memory: q.Memory, Plan: node.Plan{At: q.Snapshot.Now, Wall: q.Snapshot.Wall}, Broken: fmt.Sprintf("deciding panicked: %v", v)}
+			a = panicked(q, v)
 		}
 	}()
 	out := engine.Step(q)
@@ -42,11 +42,25 @@ func answer(q node.Question, words bool) (a Answer) {
 	return a
 }
 
-// checked empties a plan that breaks a promise.
+// panicked allows nothing and keeps the memory as it was.
+func panicked(q node.Question, v any) Answer {
+	broken := fmt.Sprintf("deciding panicked: %v", v)
+	return Answer{Memory: q.Memory, Broken: broken, Attention: true, Plan: node.Plan{
+		At: q.Snapshot.Now, Wall: q.Snapshot.Wall, Allowed: []node.Action{}, Refused: []node.Refusal{},
+		Summary: "Nothing is done: this agent could not decide. " + broken,
+	}}
+}
+
+// checked turns what a plan that breaks a promise allows into refusals: the agent's own health is the reason.
 func checked(in guard.Input, a Answer) Answer {
-	if a.Broken = guard.Assert(in, a.Plan); a.Broken != "" {
-		a.Plan.Allowed = []node.Action{}
+	if a.Broken = guard.Assert(in, a.Plan); a.Broken == "" {
+		return a
 	}
+	for _, act := range a.Plan.Allowed {
+		no := node.Verdict{Guard: node.GuardSelfHealth, Text: "this agent was about to break a rule of its own: " + a.Broken}
+		a.Plan.Refused = append(a.Plan.Refused, node.Refusal{Action: act, Verdicts: []node.Verdict{no}})
+	}
+	a.Plan.Allowed = []node.Action{}
 	return a
 }
 

@@ -58,8 +58,8 @@ func TestChecked_EmptiesABrokenPlan(t *testing.T) {
 	q.Snapshot.Orders.Holds = []node.Hold{{Kind: node.HoldKill}}
 	act := node.Action{ID: "x", Verb: node.SoftKill, Service: nodetest.Service, Unit: nodetest.Unit, Class: node.ClassRevive}
 	a := checked(guard.Input{Spec: q.Spec, Snapshot: q.Snapshot}, Answer{Plan: node.Plan{Allowed: []node.Action{act}}})
-	if len(a.Plan.Allowed) != 0 || !strings.Contains(a.Broken, "holds") {
-		t.Errorf("allowed %v, broken %q", a.Plan.Allowed, a.Broken)
+	if len(a.Plan.Allowed) != 0 || len(a.Plan.Refused) != 1 || !strings.Contains(a.Broken, "holds") {
+		t.Errorf("allowed %v, refused %v, broken %q", a.Plan.Allowed, a.Plan.Refused, a.Broken)
 	}
 }
 
