@@ -85,6 +85,19 @@ func TestPages_TellHowToLook(t *testing.T) {
 	}
 }
 
+// TestPages_GuardsAreNotWorkedAround: the page of a guard says how to see its verdict, and what must not be done instead.
+func TestPages_GuardsAreNotWorkedAround(t *testing.T) {
+	warning := regexp.MustCompile(`(?i)\b(do not|never|restart nothing)\b`)
+	for _, p := range all(t) {
+		if p.Kind != Guard {
+			continue
+		}
+		if todo := text(p.Sections[2]); !warning.MatchString(todo) || !strings.Contains(todo, "pgpatrol why-not heal") {
+			t.Errorf("%s: %q has no warning, or does not name why-not", p.name(), p.Sections[2].Title)
+		}
+	}
+}
+
 // TestPages_NameTheirSources: "because we say so" is no reason.
 func TestPages_NameTheirSources(t *testing.T) {
 	source := regexp.MustCompile(`FAULTS [FSL]\d|FACTS §\d|DESIGN §\d`)
