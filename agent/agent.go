@@ -95,7 +95,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("identify this boot: %w", err)
 	}
 	cfg := a.config()
-	j, err := journal.Open(cfg.StateDir, journal.Deps{Now: a.o.Host.Now, Wall: time.Now, BootID: boot})
+	j, err := journal.Open(cfg.StateDir, journal.Deps{Now: a.o.Host.Now, Wall: time.Now, BootID: boot, Program: a.o.Version})
 	if err != nil && j == nil {
 		return fmt.Errorf("open journal in %s: %w", cfg.StateDir, err)
 	}

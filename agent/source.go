@@ -13,9 +13,10 @@ var _ api.Source = (*Agent)(nil)
 // Status implements api.Source.
 func (a *Agent) Status(context.Context) (api.Status, error) {
 	cfg, now := a.config(), a.o.Host.Now()
+	spec := cfg.Spec()
 	st := api.Status{
 		Version: a.o.Version, Node: cfg.Node, Scope: cfg.Scope, Now: now, Wall: time.Now(), StartedAgo: now.Sub(a.started),
-		Policy: cfg.Spec().Policy, ConfigProblem: a.configProblem(),
+		Policy: spec.Policy, Spec: &spec, ConfigProblem: a.configProblem(),
 	}
 	if v := a.view.Load(); v != nil {
 		st.Snapshot, st.Plan = &v.snap, &v.plan
@@ -44,15 +45,8 @@ func (a *Agent) History(_ context.Context, q api.HistoryQuery) (api.History, err
 	}
 	out := api.History{Records: make([]api.Record, 0, len(records))}
 	for _, r := range records {
-		shown := api.Record{
-			Seq: r.Seq, Wall: r.Wall, BootID: r.BootID, At: r.At, Kind: string(r.Kind), Finding: r.Finding, Plan: r.Plan,
-			Action: r.Action, Text: r.Text,
-		}
-		if r.Result != nil {
-			o := api.Outcome(*r.Result)
-			shown.Result = &o
-		}
-		out.Records = append(out.Records, shown)
+		r.Question = nil // large, and no line of a history shows it
+		out.Records = append(out.Records, Shown(r))
 	}
 	return out, nil
 }

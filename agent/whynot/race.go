@@ -365,7 +365,7 @@ func (r race) summary(out Race) string {
 	}
 	switch {
 	case bars >= 0:
-		return lead + ", nobody could take the key: " + string(out.Common[bars].Code) + "."
+		return lead + ", nobody could take the key. " + out.Common[bars].Text
 	case len(able) > 0:
 		return lead + ", " + list(able) + " could take the key" + also("; perhaps also ", maybe) + also("; not ", not) + "."
 	case len(maybe) > 0:

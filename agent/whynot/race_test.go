@@ -67,7 +67,7 @@ func TestFailover(t *testing.T) {
 			c.Config.Pause, c.Switchover = true, &node.Switchover{To: "pg2"}
 		}}, nil, "yes", "no paused chosen", "pg2 could"},
 		"paused, a primary runs":  {[]change{leaderless, func(c *node.Cluster) { c.Config.Pause = true; member(c, "pg2").Role = "primary" }}, nil, "yes", "no paused primary-alive", "pg2 could"},
-		"NOSPACE":                 {[]change{leaderless}, []string{"NOSPACE"}, "yes", "yes", "There is no leader, nobody could take the key: alarm."},
+		"NOSPACE":                 {[]change{leaderless}, []string{"NOSPACE"}, "yes", "yes", "There is no leader, nobody could take the key. etcd raises NOSPACE: it takes no writes"},
 		"a primary still answers": {[]change{func(c *node.Cluster) { c.Leader = nil }}, nil, "no primary-alive", "no primary-alive", "pg1 could take the key; not pg2 (primary-alive), pg3 (primary-alive)."},
 		"failover to one":         {[]change{leaderless, func(c *node.Cluster) { c.Switchover = &node.Switchover{From: "pg1", To: "pg3"} }}, nil, "no chosen", "yes", "pg3 could take the key"},
 		"failover to one that lags": {[]change{leaderless, func(c *node.Cluster) {
@@ -78,7 +78,7 @@ func TestFailover(t *testing.T) {
 		}}, nil, "unknown chosen", "no state", "perhaps pg2"},
 		"failover from one": {[]change{leaderless, func(c *node.Cluster) { c.Switchover = &node.Switchover{From: "pg2"} }}, nil, "no excluded", "yes", "pg3 could"},
 		"a key of somebody": {[]change{leaderless, func(c *node.Cluster) { c.LeaderUnknown = true }}, nil, "yes", "yes", "somebody leads"},
-		"nobody is left":    {[]change{func(c *node.Cluster) { c.Leader, c.Members = nil, nil }}, nil, "", "", "nobody could take the key: no-members"},
+		"nobody is left":    {[]change{func(c *node.Cluster) { c.Leader, c.Members = nil, nil }}, nil, "", "", "nobody could take the key. There is no member key"},
 		"old primary is back": {[]change{leaderless, func(c *node.Cluster) {
 			member(c, "pg2").Role, c.History = "primary", []node.HistoryEntry{{Timeline: 5}}
 		}}, nil, "no timeline", "unknown timeline, no primary-alive", "nobody"},

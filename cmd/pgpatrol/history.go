@@ -10,7 +10,7 @@ import (
 )
 
 const historyHelp = `Shows the agent's journal, oldest first: what was found, what was decided, what was done
-and how it ended.
+and how it ended. "pgpatrol why N" tells more of the record with the number #N.
 
 Exit codes:
   0  shown, even if there is nothing to show
@@ -54,7 +54,7 @@ func historyCommand(e *env) *cobra.Command {
 // printHistory prints one line per record, in the time of the reader's machine.
 func printHistory(p *printer, records []api.Record) {
 	for _, r := range records {
-		p.short("%s  %-7s  %s", r.Wall.Local().Format("2006-01-02 15:04:05.000"), r.Kind, recordWords(r))
+		p.short("%s  %-6s %-7s  %s", r.Wall.Local().Format("2006-01-02 15:04:05.000"), fmt.Sprintf("#%d", r.Seq), r.Kind, recordWords(r))
 	}
 }
 
@@ -73,7 +73,7 @@ func recordWords(r api.Record) string {
 		return r.Plan.Summary
 	case r.Action != nil:
 		a := r.Action
-		return fmt.Sprintf("#%d %s of %s (%s) because of %s: %s", r.Seq, a.Verb, a.Service, a.Unit, a.Finding, a.Reason)
+		return fmt.Sprintf("%s of %s (%s) because of %s: %s", a.Verb, a.Service, a.Unit, a.Finding, a.Reason)
 	case r.Result != nil:
 		s := fmt.Sprintf("#%d %s", r.Result.Intent, r.Result.Result)
 		if r.Result.Error != "" {

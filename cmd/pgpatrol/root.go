@@ -50,6 +50,7 @@ func newRoot(e *env) *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.PersistentFlags().StringVar(&e.socket, "socket", api.DefaultSocket, "unix `PATH` on which the agent answers")
 	root.AddCommand(agentCommand(e), statusCommand(e), planCommand(e), historyCommand(e), explainCommand(e), checkCommand(e), versionCommand(e))
+	root.AddCommand(whyCommand(e), whyNotCommand(e), policyCommand(e))
 	root.AddCommand(pauseCommand(e), resumeCommand(e), killSwitchCommand(e), approveCommand(e))
 	for _, c := range root.Commands() {
 		c.Flags().SortFlags = false
