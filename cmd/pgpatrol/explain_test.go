@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -127,4 +129,43 @@ func TestExplain_JSON(t *testing.T) {
 			t.Errorf("%v (-want +got):\n%s", tc.args, diff)
 		}
 	}
+}
+
+// TestExplain_CommandsWork: every command of pgpatrol that a page gives to copy exists, with its flags and arguments.
+func TestExplain_CommandsWork(t *testing.T) {
+	call := regexp.MustCompile(`(?:^|[;|] *|sudo )pgpatrol ([^#;|>]+)`)
+	for _, topic := range runbook.Topics() {
+		page, err := runbook.Load(topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range page.Sections {
+			for _, b := range s.Blocks {
+				for _, m := range call.FindAllStringSubmatch(b.Text, -1) {
+					if b.Form != runbook.Command {
+						continue
+					}
+					if err := understood(m[1]); err != nil {
+						t.Errorf("%s: %q: %v", topic.Code, b.Text, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// understood reports why the program would refuse a command line as wrong usage, without carrying it out.
+func understood(line string) error {
+	args := regexp.MustCompile(`"[^"]*"|\S+`).FindAllString(line, -1)
+	cmd, rest, err := newRoot(&env{}).Find(args)
+	if err != nil {
+		return err
+	}
+	if !cmd.HasParent() {
+		return fmt.Errorf("there is no command %q", args[0])
+	}
+	if err := cmd.ParseFlags(rest); err != nil {
+		return err
+	}
+	return cmd.ValidateArgs(cmd.Flags().Args())
 }
