@@ -140,10 +140,8 @@ func TestPaths_AgreeWithTheEngine(t *testing.T) {
 		names = append(names, n)
 	}
 	slices.Sort(names)
-	proposed := map[node.Code]int{}
 	rapid.Check(t, func(rt *rapid.T) {
-		var mem node.Memory
-		now := time.Hour
+		w := watch{t: rt, now: time.Hour, proposed: map[node.Code]int{}}
 		var picked []string
 		for range rapid.IntRange(1, 6).Draw(rt, "phases") {
 			if rapid.IntRange(0, 2).Draw(rt, "other") > 0 || picked == nil {
@@ -151,27 +149,54 @@ func TestPaths_AgreeWithTheEngine(t *testing.T) {
 			}
 			left := time.Duration(rapid.IntRange(0, 30).Draw(rt, "left")) * time.Second
 			for range rapid.IntRange(1, 14).Draw(rt, "looks") {
-				now += time.Duration(rapid.SampledFrom([]int{300, 600, 1000, 2000, 4000}).Draw(rt, "pause")) * time.Millisecond
-				s := nodetest.Snap(now)
-				for _, n := range picked {
-					changes(left)[n](&s)
-				}
-				q := question(s)
-				q.Memory = mem
-				out := engine.Step(q)
-				agree(rt, q, out, proposed)
-				mem = out.Memory
+				w.look(rapid.SampledFrom([]int{300, 600, 1000, 2000, 4000}).Draw(rt, "pause"), left, picked...)
 			}
 		}
 	})
-	for _, code := range []node.Code{node.PatroniHung, node.PatroniLoopStuck, node.PatroniAPIDead, node.PatroniFailed, node.ZombiePrimary} {
-		if proposed[code] == 0 {
-			t.Errorf("nothing was ever proposed because of %s: the test is blind to it", code)
+}
+
+// Every finding that calls for an action does so in one of these, on every step of the way there.
+func TestPaths_LeadToEveryAction(t *testing.T) {
+	for code, picked := range map[node.Code][]string{
+		node.PatroniHung: {"stopped"}, node.PatroniLoopStuck: {"lease"}, node.PatroniAPIDead: {"refused"},
+		node.PatroniFailed: {"failed"}, node.ZombiePrimary: {"second primary", "silent"},
+	} {
+		w := watch{t: t, now: time.Hour, proposed: map[node.Code]int{}}
+		left := 25 * time.Second
+		if slices.Contains(picked, "lease") {
+			left = 5 * time.Second
+		}
+		for range 25 {
+			w.look(1000, left, picked...)
+		}
+		if w.proposed[code] == 0 {
+			t.Errorf("%s never called for anything: %v", code, w.proposed)
 		}
 	}
 }
 
-func agree(rt *rapid.T, q node.Question, out engine.Output, proposed map[node.Code]int) {
+// watch looks at one machine again and again.
+type watch struct {
+	t        rapid.TB
+	now      time.Duration
+	mem      node.Memory
+	proposed map[node.Code]int
+}
+
+func (w *watch) look(ms int, left time.Duration, picked ...string) {
+	w.now += time.Duration(ms) * time.Millisecond
+	s := nodetest.Snap(w.now)
+	for _, n := range picked {
+		changes(left)[n](&s)
+	}
+	q := question(s)
+	q.Memory = w.mem
+	out := engine.Step(q)
+	agree(w.t, q, out, w.proposed)
+	w.mem = out.Memory
+}
+
+func agree(rt rapid.TB, q node.Question, out engine.Output, proposed map[node.Code]int) {
 	for _, verb := range node.Verbs() {
 		a, ok := Action(q, verb, nodetest.Service)
 		if !ok {
