@@ -89,7 +89,7 @@ func (s *Server) Handler() http.Handler {
 	s.witness(mux)
 	s.orders(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		s.refuse(w, http.StatusNotFound, errors.New("no such path: /v1/status, /v1/plan, /v1/history and /v1/version are answered, /v1/hold, /v1/lift and /v1/approve take orders"))
+		s.refuse(w, http.StatusNotFound, errors.New("no such path: /v1/status, /v1/plan, /v1/history, /v1/record, /v1/records, /v1/question and /v1/version are answered, /v1/hold, /v1/lift and /v1/approve take orders"))
 	})
 	slots := make(chan struct{}, maxRequests)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
