@@ -209,9 +209,12 @@ func (s *sight) age() time.Duration {
 // hypothetical is the action as the engine would propose it because of that finding.
 func (s *sight) hypothetical(verb node.Verb, because node.Code) node.Action {
 	u := s.f.Unit.Value
+	run := cmp.Or(u.InvocationID, "none")
 	a := node.Action{
-		ID: "hypothetical", Verb: verb, Service: s.spec.Service, Unit: s.spec.Unit, Class: node.ClassRevive, Finding: because,
-		Reason: "hypothetical", Leader: s.leader, Fence: because == node.ZombiePrimary,
+		ID:   fmt.Sprintf("%s/%s/%s/%s", verb, s.spec.Service, because, run[:min(8, len(run))]),
+		Verb: verb, Service: s.spec.Service, Unit: s.spec.Unit, Class: node.ClassRevive, Finding: because,
+		Reason: "it is only asked about", Leader: s.leader,
+		Fence:  because == node.ZombiePrimary || s.orphaned && (because == node.PatroniHung || because == node.PatroniLoopStuck),
 		Before: node.Baseline{InvocationID: u.InvocationID, MainPID: u.MainPID, StartTick: s.f.Process.Value.StartTick, LeaderName: s.cluster.LeaderName()},
 	}
 	if verb == node.SoftKill && !u.SparesChildren() {

@@ -211,6 +211,12 @@ func agree(rt rapid.TB, q node.Question, out engine.Output, proposed map[node.Co
 			if i := slices.IndexFunc(a.Paths, func(p Path) bool { return p.Finding == a.Action.Finding }); !a.Paths[i].Met {
 				rt.Fatalf("%s is proposed because of %s, whose path is not met", verb, a.Action.Finding)
 			}
+			s := sight{q: q, spec: q.Spec.Patroni[0], f: q.Snapshot.Patroni[0], mem: out.Memory}
+			s.look()
+			is, would := a.Action, s.hypothetical(verb, a.Action.Finding)
+			if is.ID != would.ID || is.Class != would.Class || is.Leader != would.Leader || is.Fence != would.Fence {
+				rt.Fatalf("proposed %+v, put together %+v", is, would)
+			}
 		}
 	}
 }
