@@ -161,3 +161,25 @@ func TestStamp_NamesTheProgramWhereADecisionIs(t *testing.T) {
 		t.Errorf("programs %q, %q", rs[0].Program, rs[1].Program)
 	}
 }
+
+// Whatever a copied file holds, reading it ends, and what is returned are records.
+func FuzzCopy(f *testing.F) {
+	whole, err := encode(sample())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append(bytes.Clone(whole), whole...))
+	f.Add([]byte("\n\n{}"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var c Copy
+		must(t, scan(bytes.NewReader(b), func(l line) { c.add("f", l) }))
+		if lines := bytes.Count(b, []byte("\n")) + 1; len(c.Records) > lines || len(c.Damaged) > 3*lines {
+			t.Fatalf("%d records and %d damaged places in %d lines", len(c.Records), len(c.Damaged), lines)
+		}
+		for _, d := range c.Damaged {
+			if d.Reason == "" || d.Offset > int64(len(b)) {
+				t.Fatalf("%+v", d)
+			}
+		}
+	})
+}

@@ -14,7 +14,7 @@ import (
 type chronicle interface {
 	// one returns a record with the inputs of its decision.
 	one(ctx context.Context, seq uint64) (api.Record, error)
-	// acts returns the newest intents and results, oldest first.
+	// acts returns the newest intents and results, oldest first; an agent tells at most api.MaxHistory.
 	acts(ctx context.Context) ([]api.Record, error)
 	// each calls fn for every record with its inputs, oldest first.
 	each(ctx context.Context, fn func(api.Record)) error

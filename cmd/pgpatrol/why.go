@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgpatrol/pgpatrol/agent/api"
+	"github.com/pgpatrol/pgpatrol/agent/journal"
 	"github.com/pgpatrol/pgpatrol/agent/node"
 )
 
@@ -71,6 +72,9 @@ type story struct {
 	Decision *api.Record `json:"decision,omitempty"` // the plan that the record belongs to, with its inputs
 	Attempts []attempt   `json:"attempts"`           // what was done because of that plan, and how it ended
 	Replay   *replay     `json:"replay,omitempty"`
+	// Older says that what was done lies further back than an agent tells at once.
+	Older   bool             `json:"older,omitempty"`
+	Damaged []journal.Damage `json:"damaged_lines,omitempty"`
 }
 
 // attempt is an intent with its results.
@@ -84,6 +88,7 @@ func tellWhy(ctx context.Context, e *env, c chronicle, id string, again bool) er
 	if err != nil {
 		return err
 	}
+	s.Damaged = c.damage()
 	if again {
 		r := replayStory(s)
 		s.Replay = &r
@@ -95,7 +100,7 @@ func tellWhy(ctx context.Context, e *env, c chronicle, id string, again bool) er
 	} else {
 		p := newPrinter(e.out, e.screen)
 		printStory(p, s)
-		printDamage(p, c.damage())
+		printDamage(p, s.Damaged)
 	}
 	if s.Replay != nil && s.Replay.Outcome == different {
 		return &codeError{code: exitFailed}
@@ -132,6 +137,7 @@ func storyOf(ctx context.Context, c chronicle, id string) (story, error) {
 			s.Decision = &d
 		}
 	}
+	s.Older = len(acts) >= api.MaxHistory && cmp.Or(only, decided) < acts[0].Seq
 	for _, a := range acts {
 		if a.Action != nil && (a.Seq == only || only == 0 && decided != 0 && a.Action.Decision == decided) {
 			s.Attempts = append(s.Attempts, attempt{Intent: a, Results: resultsOf(acts, a.Seq)})
@@ -235,10 +241,15 @@ func printFacts(p *printer, at node.Instant, facts []node.Evidence) {
 }
 
 func printAttempts(p *printer, s story) {
-	if len(s.Attempts) == 0 {
-		if s.Decision != nil {
-			p.para("\n", "", "Nothing was done because of this decision.")
-		}
+	switch {
+	case len(s.Attempts) > 0:
+	case s.Older:
+		p.para("\n", "", "What was done lies further back than the agent tells at once: copy its state directory and use --journal.")
+		return
+	case s.Decision != nil:
+		p.para("\n", "", "Nothing was done because of this decision.")
+		return
+	default:
 		return
 	}
 	p.line("\nDone:")

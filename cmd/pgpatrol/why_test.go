@@ -248,6 +248,31 @@ func TestStory_DecisionGone(t *testing.T) {
 	}
 }
 
+// An agent tells the newest acts only. That an older one is not among them does not mean that nothing was done.
+func TestStory_OlderThanTheAgentTells(t *testing.T) {
+	c := few{{Seq: 1, Kind: "plan", Plan: &node.Plan{}}}
+	for i := range api.MaxHistory {
+		a := sick().Plan.Allowed[0]
+		c = append(c, api.Record{Seq: uint64(i + 10), Kind: "intent", Action: &a})
+	}
+	for plan, want := range map[string]bool{"1": true, "10": false} {
+		s, err := storyOf(t.Context(), acted{c}, plan)
+		if err != nil || s.Older != want {
+			t.Fatalf("%s: %+v, %v", plan, s.Older, err)
+		}
+		var out bytes.Buffer
+		printStory(newPrinter(&out, screen{}), s)
+		if got := strings.Contains(out.String(), "further back"); got != want || strings.Contains(out.String(), "Nothing was done") {
+			t.Errorf("%s:\n%s", plan, out.String())
+		}
+	}
+}
+
+// acted tells all but the first record as acts.
+type acted struct{ few }
+
+func (a acted) acts(context.Context) ([]api.Record, error) { return a.few[1:], nil }
+
 // few is a chronicle of some records.
 type few []api.Record
 
