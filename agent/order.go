@@ -11,9 +11,11 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/agent/api"
 	"github.com/pgpatrol/pgpatrol/agent/config"
+	"github.com/pgpatrol/pgpatrol/agent/dcs"
 	"github.com/pgpatrol/pgpatrol/agent/journal"
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/orders"
+	"github.com/pgpatrol/pgpatrol/coordinator"
 )
 
 var _ api.Orderer = (*Agent)(nil)
@@ -26,6 +28,8 @@ type sharedHolds interface {
 	Hold(ctx context.Context, h node.Hold) error
 	// Lift returns an error that wraps orders.ErrNotSet if there is nothing to lift.
 	Lift(ctx context.Context, l node.Level, k node.HoldKind) (node.Hold, error)
+	// Known returns those that are in force, as far as is known now.
+	Known() []node.Hold
 }
 
 // newKeeper returns what keeps the orders of this node.
@@ -165,8 +169,44 @@ func (a *Agent) sharedHolds() (sharedHolds, error) {
 	return nil, errors.New("etcd is not in use yet; try again in a moment")
 }
 
-// permit returns why the action must not be carried out now, by the orders of people, or nil.
-func (a *Agent) permit(action node.Action) error { return a.orders.Permit(action) }
+// etcdHolds are the holds that agents share through etcd.
+type etcdHolds struct {
+	view  *dcs.View
+	scope string
+}
+
+// Hold implements sharedHolds.
+func (e *etcdHolds) Hold(ctx context.Context, h node.Hold) error {
+	return coordinator.Hold(ctx, e.view, e.scope, h)
+}
+
+// Lift implements sharedHolds.
+func (e *etcdHolds) Lift(ctx context.Context, l node.Level, k node.HoldKind) (node.Hold, error) {
+	h, err := coordinator.Lift(ctx, e.view, e.scope, l, k)
+	if errors.Is(err, coordinator.ErrNotSet) {
+		err = fmt.Errorf("%s of %s: %w", k, l, orders.ErrNotSet)
+	}
+	return h, err
+}
+
+// Known returns the holds that are known without asking.
+func (e *etcdHolds) Known() []node.Hold { return e.view.SharedHolds() }
+
+// permit returns why the action must not be carried out now, by the orders of people, or nil. It asks nobody: a hold in
+// etcd is known as soon as etcd tells of it.
+func (a *Agent) permit(action node.Action) error {
+	if err := a.orders.Permit(action); err != nil {
+		return err
+	}
+	shared, err := a.sharedHolds()
+	if err != nil {
+		return err
+	}
+	for _, h := range shared.Known() {
+		return fmt.Errorf("%s of %s is held back by %s", action.Verb, action.Service, h)
+	}
+	return nil
+}
 
 // crashes returns how often the agent began anew without having stopped, as a sign of a crash loop (FAULTS.md F102).
 func (a *Agent) crashes() int { return a.journal.Crashes(node.CrashWindow) }

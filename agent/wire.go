@@ -14,6 +14,7 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent/executor"
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/observer"
+	"github.com/pgpatrol/pgpatrol/coordinator"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
@@ -25,6 +26,7 @@ const rewatch = 5 * time.Second
 // generation is one set of parts, built from one configuration.
 type generation struct {
 	a      *Agent
+	scope  string
 	dcs    *dcs.View
 	obs    *observer.Observer
 	exec   *executor.Executor
@@ -36,7 +38,7 @@ type generation struct {
 
 // build makes the parts of a configuration and starts none. It fails if one of them cannot be made.
 func (a *Agent) build(cfg config.Config) (*generation, error) {
-	g := &generation{a: a}
+	g := &generation{a: a, scope: cfg.Scope}
 	view, err := a.buildDCS(cfg)
 	if err != nil {
 		return nil, err
@@ -63,7 +65,7 @@ func (a *Agent) build(cfg config.Config) (*generation, error) {
 	})
 	g.exec = executor.New(executor.Deps{
 		Managers: managers, Units: units, Journal: a.journal, Logger: a.log("executor"), Now: a.o.Host.Now, BootID: boot,
-		Locker: &clusterLock{view: view, holder: cfg.Node},
+		Locker: coordinator.New(view, a.o.Host.Now, cfg.Scope, cfg.Node),
 	})
 	g.loop = a.newLoop(cfg, g)
 	return g, nil
@@ -156,6 +158,8 @@ func withoutPolicy(c config.Config) config.Config {
 // run starts everything, resolves what an earlier run began, and decides until ctx ends.
 func (g *generation) run(ctx context.Context, mem node.Memory) error {
 	defer g.close()
+	shared := sharedHolds(&etcdHolds{view: g.dcs, scope: g.scope})
+	g.a.shared.Store(&shared)
 	g.loop.mem = mem
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return ignoreEnd(ctx, g.dcs.Run(ctx)) })
@@ -241,38 +245,3 @@ func (g *generation) watchUnits(ctx context.Context) {
 		t.Stop()
 	}
 }
-
-// clusterLock is the one lock of the cluster for actions that stop something that runs (DESIGN.md §7).
-type clusterLock struct {
-	view   *dcs.View
-	holder string
-	held   dcs.Lock
-}
-
-// lockTTL outlasts the longest action and its verification, so that the lock needs no renewal.
-const lockTTL = 2 * time.Minute
-
-// Acquire implements executor.Locker. The key holds the node's name and nothing else: what the node is doing stands in
-// its own journal, and whoever reads the key accepts names only.
-func (c *clusterLock) Acquire(ctx context.Context, _ string) error {
-	l, err := c.view.Acquire(ctx, "cluster", lockTTL, c.holder)
-	if err == nil {
-		c.held = l
-	}
-	return err
-}
-
-// Held implements executor.Locker.
-func (c *clusterLock) Held(ctx context.Context) error { return c.view.Held(ctx, c.held) }
-
-// Release implements executor.Locker.
-func (c *clusterLock) Release(ctx context.Context) error {
-	if c.held.Key == "" {
-		return nil
-	}
-	l := c.held
-	c.held = dcs.Lock{}
-	return c.view.Release(ctx, l)
-}
-
-var _ executor.Locker = (*clusterLock)(nil)

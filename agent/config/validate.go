@@ -17,9 +17,6 @@ import (
 // maxSocketPath is the room that the smallest sockaddr_un has for a path (104 bytes on darwin, with the final NUL).
 const maxSocketPath = 103
 
-// reservedScope is the name under which etcd keeps holds for every agent, where a scope's own would be.
-const reservedScope = "everything"
-
 // The grammars. Names become parts of etcd keys and of command lines: neither a leading dot nor a leading hyphen is
 // worth the surprise.
 var (
@@ -114,7 +111,7 @@ func (c Config) validate(report func(path, message string)) {
 	k := checker{report: report}
 	k.name("node", c.Node, "the name of this machine")
 	k.name("scope", c.Scope, "the name of the Patroni cluster")
-	if c.Scope == reservedScope {
+	if c.Scope == node.AllScopes {
 		k.bad("scope", "%q is not possible: orders to the agents of all clusters are kept under that name in etcd", c.Scope)
 	}
 	if k.need("state_dir", c.StateDir, "where the journal is kept") {

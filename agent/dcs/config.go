@@ -119,6 +119,9 @@ func (c Config) check() ([]endpoint, error) {
 	if c.Namespace == lockRoot || strings.HasPrefix(c.Namespace, lockRoot+"/") {
 		errs = append(errs, errors.New("namespace: "+lockRoot+" is pgpatrol's own"))
 	}
+	if c.Scope == node.AllScopes {
+		errs = append(errs, errors.New("scope: "+node.AllScopes+" stands for every scope"))
+	}
 	if !validName(c.Scope) {
 		errs = append(errs, errors.New("scope: not a name of letters, digits, '_', '.' and '-'"))
 	}

@@ -1,5 +1,5 @@
 // Package dcs is pgpatrol's view of etcd: Patroni's keys of one scope as typed values, how long leases have left, what
-// etcd says of itself, and locks of pgpatrol's own.
+// etcd says of itself, and pgpatrol's own keys: orders of people, the lock and the budget of a cluster.
 //
 // It owns [ParseCluster], the strict grammar of every key that Patroni writes, and [View], which keeps a scope's keys
 // current and answers "what is known now, and since when".
@@ -15,12 +15,12 @@
 //     that was rebuilt on purpose is believed after a restart of the agent.
 //   - Nothing that is read can crash it or reach a log unchecked: values are bounded, control characters and broken JSON
 //     become a node.KeyProblem that does not repeat them.
-//   - It writes below /pgpatrol/<scope>/lock/ and nowhere else, besides one lease that it grants and revokes to learn
-//     whether etcd accepts writes.
+//   - It writes below /pgpatrol/ and nowhere else, and only what package coordinator asks for, besides one lease that it
+//     grants and revokes to learn whether etcd accepts writes.
 //   - A cluster that struggles is not made to struggle more: one connection to one endpoint at a time, every request
 //     under a deadline, reconnects with backoff.
 //
-// It deliberately does not decide anything, keep a history, write Patroni's keys, renew its locks, or follow the Citus
+// It deliberately does not decide anything, keep a history, write Patroni's keys, or follow the Citus
 // groups of a scope.
 //
 // # How the view is kept current

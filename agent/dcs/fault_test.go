@@ -162,7 +162,7 @@ func TestView_NoSpace(t *testing.T) {
 		if d = b.observe(dcs.Confirm); !d.Writable.Known || d.Writable.Value || d.Writable.At != b.now() {
 			t.Fatalf("writable = %+v", d.Writable)
 		}
-		if _, err := b.view.Acquire(t.Context(), "heal", time.Minute, "hp1"); !errors.Is(err, dcs.ErrReadOnly) {
+		if _, _, err := b.view.Grant(t.Context(), time.Minute); !errors.Is(err, dcs.ErrReadOnly) {
 			t.Fatalf("Acquire: %v", err)
 		}
 		if n := b.etcd.Leases(); n != 2 {

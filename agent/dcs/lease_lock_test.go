@@ -1,7 +1,6 @@
 package dcs_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -136,79 +135,66 @@ func TestView_WrongScopeIsEmpty(t *testing.T) {
 	}, func(c *dcs.Config) { c.Scope = "dem" }) // a prefix of the real one
 }
 
-func TestLock_ContentionAndFencing(t *testing.T) {
+func TestKV_CreateHasDelete(t *testing.T) {
 	run(t, 1, func(t *testing.T, b *bench) {
-		ctx := t.Context()
-		first, err := b.view.Acquire(ctx, "heal", 30*time.Second, "hp1")
-		if err != nil {
-			t.Fatal(err)
+		ctx, key := t.Context(), node.LockKey("demo", node.LockCluster)
+		lease, granted, err := b.view.Grant(ctx, 29500*time.Millisecond)
+		if err != nil || granted != 30*time.Second {
+			t.Fatalf("Grant: %s, %v", granted, err)
 		}
-		if first.Key != "/pgpatrol/demo/lock/heal" || first.Until != b.now().Add(30*time.Second) {
-			t.Fatalf("lock = %+v", first)
+		first, _, err := b.view.Create(ctx, key, "hp1", lease)
+		if err != nil || first == 0 {
+			t.Fatalf("Create: %d, %v", first, err)
 		}
-		leases := b.etcd.Leases()
-		var held *dcs.HeldError
-		if _, err := b.view.Acquire(ctx, "heal", 30*time.Second, "hp2"); !errors.Is(err, dcs.ErrHeld) ||
-			!errors.As(err, &held) || held.Holder != "hp1" {
-			t.Fatalf("Acquire of a held lock: %v", err)
+		if again, holder, err := b.view.Create(ctx, key, "hp2", lease); again != 0 || holder != "hp1" || err != nil {
+			t.Fatalf("Create of a key that exists: %d, %q, %v", again, holder, err)
 		}
-		if n := b.etcd.Leases(); n != leases {
-			t.Fatalf("%d leases, want %d: the loser left one behind", n, leases)
+		if has, err := b.view.Has(ctx, key, first); !has || err != nil {
+			t.Fatalf("Has: %v, %v", has, err)
 		}
-		if err := b.view.Held(ctx, first); err != nil {
-			t.Fatal(err)
+		b.etcd.Advance(31 * time.Second)
+		if has, err := b.view.Has(ctx, key, first); has || err != nil {
+			t.Fatalf("Has of a key that ended: %v, %v", has, err)
 		}
-		b.etcd.Advance(31 * time.Second) // etcd's time is over before ours
-		if err := b.view.Held(ctx, first); !errors.Is(err, dcs.ErrLost) {
-			t.Fatalf("Held of an expired lock: %v", err)
+		b.etcd.Put(key, "hp2", 0)
+		if was, err := b.view.Delete(ctx, key, first); was || err != nil {
+			t.Fatalf("Delete of another's key: %v, %v", was, err)
 		}
-		second, err := b.view.Acquire(ctx, "heal", 30*time.Second, "hp2")
-		if err != nil || second.Revision <= first.Revision {
-			t.Fatalf("second lock %+v: %v", second, err)
+		if value, was, err := b.view.Remove(ctx, key); value != "hp2" || !was || err != nil {
+			t.Fatalf("Remove: %q, %v, %v", value, was, err)
 		}
-		if err := b.view.Release(ctx, first); !errors.Is(err, dcs.ErrLost) {
-			t.Fatalf("Release of another's lock: %v", err)
+		if _, was, err := b.view.Remove(ctx, key); was || err != nil {
+			t.Fatalf("Remove of nothing: %v, %v", was, err)
 		}
-		if err := b.view.Held(ctx, second); err != nil {
-			t.Fatalf("the old holder took the lock away: %v", err)
-		}
-		time.Sleep(30 * time.Second) // our time is over before etcd's
-		if err := b.view.Held(ctx, second); !errors.Is(err, dcs.ErrLost) {
-			t.Fatalf("Held after its time: %v", err)
-		}
-		if err := b.view.Release(ctx, second); err != nil {
-			t.Fatal(err)
-		}
-		for _, key := range b.etcd.Keys() {
-			if strings.HasPrefix(key, "/pgpatrol/") {
-				t.Fatalf("left behind: %s", key)
-			}
-		}
-	})
-}
-
-func TestLock_Unreachable(t *testing.T) {
-	run(t, 1, func(t *testing.T, b *bench) {
-		l, err := b.view.Acquire(t.Context(), "heal", 30*time.Second, "hp1")
-		if err != nil {
+		if err := b.view.Put(ctx, key, "hp3", 0); err != nil {
 			t.Fatal(err)
 		}
 		b.etcd.SetQuorum(false)
-		if err := b.view.Held(t.Context(), l); err == nil || errors.Is(err, dcs.ErrLost) {
-			t.Fatalf("Held without a quorum: %v", err)
-		}
-		if _, err := b.view.Acquire(t.Context(), "other", time.Second, "hp1"); err == nil || errors.Is(err, dcs.ErrHeld) {
-			t.Fatalf("Acquire without a quorum: %v", err)
-		}
-		for _, bad := range []string{"", "a/b", "..", "x\x00"} {
-			if _, err := b.view.Acquire(t.Context(), bad, time.Second, "hp1"); err == nil {
-				t.Fatalf("name %q was accepted", bad)
-			}
+		if has, err := b.view.Has(ctx, key, first); has || err == nil {
+			t.Fatalf("Has without a quorum: %v, %v", has, err)
 		}
 	})
 }
 
-// Nothing but locks is ever written.
+// Patroni's keys are never written, whatever asks.
+func TestKV_WritesItsOwnKeysOnly(t *testing.T) {
+	run(t, 1, func(t *testing.T, b *bench) {
+		ctx, before := t.Context(), b.etcd.Revision()
+		for _, key := range []string{"", "/", prefix + "leader", "/pgpatrol", "/pgpatrol/", "/pgpatrolx/y", "/pgpatrol/\x00"} {
+			_, _, err1 := b.view.Create(ctx, key, "x", 0)
+			_, err2 := b.view.Delete(ctx, key, 1)
+			_, _, err3 := b.view.Remove(ctx, key)
+			if err4 := b.view.Put(ctx, key, "x", 0); err1 == nil || err2 == nil || err3 == nil || err4 == nil {
+				t.Errorf("%q was written: %v, %v, %v, %v", key, err1, err2, err3, err4)
+			}
+		}
+		if after := b.etcd.Revision(); after != before {
+			t.Errorf("revision %d, was %d", after, before)
+		}
+	})
+}
+
+// Looking writes nothing.
 func TestView_WritesNothing(t *testing.T) {
 	run(t, 1, func(t *testing.T, b *bench) {
 		before := b.etcd.Revision()

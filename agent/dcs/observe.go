@@ -311,6 +311,7 @@ func (v *View) result() node.DCS {
 			d.Cluster.Why = "not refreshed: " + v.problem.Error()
 		}
 	}
+	d.Shared = v.shared(d.Cluster)
 	d.LeaderLease = explain(d.LeaderLease, "etcd lease", d.Cluster, absentLeader(d.Cluster.Value))
 	d.MemberLease = explain(d.MemberLease, "etcd lease", d.Cluster, cmp.Or(v.absentMember(), "not read yet"))
 	if d.Alarms.Source == "" {
@@ -360,6 +361,7 @@ func (v *View) unobserved() node.DCS {
 		LeaderLease: node.Unseen[node.Lease]("etcd lease", why, 0),
 		MemberLease: node.Unseen[node.Lease]("etcd lease", why, 0),
 		Alarms:      node.Unseen[[]string](sourceAlarms, why, 0),
+		Shared:      node.Unseen[node.Coordination](sourceKeys, why, 0),
 		Writable:    node.Unseen[bool](sourceWrite, why, 0),
 		Since:       v.since,
 	}

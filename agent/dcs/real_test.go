@@ -81,18 +81,30 @@ func TestReal_Etcd(t *testing.T) {
 	if n := v.Requests() - before; n != 0 || out.String() != "" {
 		t.Fatalf("%d requests while idle, logs:\n%s", n, out)
 	}
-	l, err := v.Acquire(ctx, "heal", 5*time.Second, "hp1")
+	key := node.LockKey("demo", node.LockCluster)
+	own, _, err := v.Grant(ctx, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := v.Acquire(ctx, "heal", 5*time.Second, "hp2"); !errors.Is(err, dcs.ErrHeld) {
-		t.Fatalf("second Acquire: %v", err)
+	created, _, err := v.Create(ctx, key, "hp1", own)
+	if err != nil || created == 0 {
+		t.Fatalf("Create: %d, %v", created, err)
 	}
-	if err := errors.Join(v.Held(ctx, l), v.Release(ctx, l)); err != nil {
-		t.Fatal(err)
+	if again, holder, err := v.Create(ctx, key, "hp2", own); again != 0 || holder != "hp1" || err != nil {
+		t.Fatalf("second Create: %d, %q, %v", again, holder, err)
 	}
-	if err := v.Held(ctx, l); !errors.Is(err, dcs.ErrLost) {
-		t.Fatalf("Held after Release: %v", err)
+	awaitChange(t, v)
+	if d = v.Observe(ctx, dcs.Confirm); d.Shared.Value.Lock != "hp1" {
+		t.Fatalf("shared = %+v", d.Shared)
+	}
+	if has, err := v.Has(ctx, key, created); !has || err != nil {
+		t.Fatalf("Has: %v, %v", has, err)
+	}
+	if was, err := v.Delete(ctx, key, created); !was || err != nil {
+		t.Fatalf("Delete: %v, %v", was, err)
+	}
+	if has, err := v.Has(ctx, key, created); has || err != nil {
+		t.Fatalf("Has after Delete: %v, %v", has, err)
 	}
 	if _, err := pb.NewMaintenanceClient(etcd.ActiveConnection()).Alarm(ctx, &pb.AlarmRequest{
 		Action: pb.AlarmRequest_ACTIVATE, MemberID: d.Cluster.Value.ClusterID, Alarm: pb.AlarmType_NOSPACE,
@@ -102,8 +114,8 @@ func TestReal_Etcd(t *testing.T) {
 	if d = v.Observe(ctx, dcs.Confirm); !d.Writable.Known || d.Writable.Value || len(d.Alarms.Value) != 1 || d.Since != 0 {
 		t.Fatalf("dcs = %+v", d)
 	}
-	if _, err := v.Acquire(ctx, "heal", 5*time.Second, "hp1"); !errors.Is(err, dcs.ErrReadOnly) {
-		t.Fatalf("Acquire under NOSPACE: %v", err)
+	if _, _, err := v.Grant(ctx, 5*time.Second); !errors.Is(err, dcs.ErrReadOnly) {
+		t.Fatalf("Grant under NOSPACE: %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 // (FAULTS.md F47). It is a plain value with one owner.
 type store struct {
 	prefix   string
+	all      bool // every key counts, but none is large
 	kvs      map[string]KV
 	deleted  map[string]int64 // revision at which a key was deleted, for those after floor
 	floor    int64            // revision of the latest list: nothing up to it is news
@@ -23,6 +24,9 @@ type event struct {
 
 // used reports whether the view looks into the key's value.
 func (s *store) used(key string) bool {
+	if s.all {
+		return true
+	}
 	rel, ok := strings.CutPrefix(key, s.prefix)
 	return ok && (&parser{}).parserOf(rel) != nil
 }
@@ -38,11 +42,15 @@ func (s *store) noisy(key string) bool {
 
 // trim drops what the view never looks at, so that a foreign 10 MB value is not kept.
 func (s *store) trim(kv KV) KV {
+	most := maxValue
+	if s.all {
+		most = maxOwnValue
+	}
 	switch {
 	case !s.used(kv.Key):
 		kv.Value = nil
-	case len(kv.Value) > maxValue:
-		kv.Value = append([]byte(nil), kv.Value[:maxValue+1]...) // still too large for ParseCluster, as it must be
+	case len(kv.Value) > most:
+		kv.Value = append([]byte(nil), kv.Value[:most+1]...) // still too large for whoever parses it, as it must be
 	}
 	return kv
 }

@@ -56,6 +56,7 @@ type View struct {
 
 	mu      sync.Mutex // guards the rest
 	store   store
+	own     own // pgpatrol's own keys
 	parsed  node.Cluster
 	dirty   bool // the store changed since it was parsed
 	known   bool // at least one list succeeded
@@ -87,6 +88,7 @@ func New(cfg Config, deps Deps) (*View, error) {
 		changed:   make(chan struct{}, 1),
 		observing: make(chan struct{}, 1),
 		store:     store{prefix: prefix, deleted: map[string]int64{}},
+		own:       own{store: newOwnStore()},
 	}, nil
 }
 
@@ -156,12 +158,13 @@ func (v *View) admitRead(h *pb.ResponseHeader, m mark) error {
 	return nil
 }
 
-// linear makes one linearizable range read and keeps account of whether such reads work.
+// linear makes one linearizable range read, of pgpatrol's own keys as well, and keeps account of whether such reads work.
 func (v *View) linear(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, node.Instant, error) {
 	began, m := v.now(), v.mark()
 	var resp *clientv3.GetResponse
+	var shared []KV
 	err := v.conn.call(ctx, true, func(ctx context.Context, etcd *clientv3.Client) (err error) {
-		if resp, err = etcd.Get(ctx, key, opts...); err != nil {
+		if resp, shared, err = v.get(ctx, etcd, key, opts); err != nil {
 			return err
 		}
 		return v.admitRead(resp.Header, m)
@@ -171,6 +174,9 @@ func (v *View) linear(ctx context.Context, key string, opts ...clientv3.OpOption
 	switch {
 	case err == nil:
 		v.since, v.problem, v.foreign = 0, nil, nil
+		if v.takeOwn(resp.Header.GetRevision(), shared) {
+			v.wake()
+		}
 	case causeOf(err) == causeStopped: // says nothing about etcd
 	default:
 		v.problem = err

@@ -76,8 +76,11 @@ func (v *View) watch(ctx context.Context, s *session, from int64, out *outage) e
 	defer func() { _ = w.Close() }()
 	defer cancel()
 	late := time.AfterFunc(v.cfg.ReadTimeout, cancel)
-	responses := w.Watch(ctx, v.prefix, clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithCreatedNotify(),
-		clientv3.WithProgressNotify(), clientv3.WithFragment())
+	how := []clientv3.OpOption{
+		clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithCreatedNotify(), clientv3.WithProgressNotify(), clientv3.WithFragment(),
+	}
+	responses := w.Watch(ctx, v.prefix, how...)
+	shared := v.watchOwn(ctx, w, how)
 	if !late.Stop() {
 		return &failure{causeTimeout, "no answer from " + s.addr + " in time"}
 	}
@@ -97,11 +100,22 @@ func (v *View) watch(ctx context.Context, s *session, from int64, out *outage) e
 			if !ok { // the library keeps the reason for itself; the next list may meet it too
 				return &failure{causeRefused, s.addr + " ended the watch"}
 			}
-			if err := v.take(r); err != nil {
+			if err := v.take(r, &v.store); err != nil {
 				return err
 			}
 			if heard = v.now(); !r.Created {
 				out.end()
+			}
+		case r, ok := <-shared:
+			switch {
+			case !ok && ctx.Err() != nil:
+				return ctx.Err()
+			case !ok || r.Canceled && refusesOwn(ended(r.Err())):
+				shared = nil // those keys are read every few seconds all the same
+			default:
+				if err := v.take(r, &v.own.store); err != nil {
+					return err
+				}
 			}
 		case <-tick.C:
 			if v.now().Sub(heard) > stallAfter {
@@ -119,8 +133,20 @@ func askProgress(ctx context.Context, w clientv3.Watcher, timeout time.Duration)
 	_ = w.RequestProgress(ctx)
 }
 
-// take brings one response of the watch into the view.
-func (v *View) take(r clientv3.WatchResponse) error {
+// watchOwn adds a watch of pgpatrol's own keys to the same stream, so that an order of people wakes the reader at once. It
+// returns nil if etcd does not give these keys.
+func (v *View) watchOwn(ctx context.Context, w clientv3.Watcher, how []clientv3.OpOption) clientv3.WatchChan {
+	v.mu.Lock()
+	refused := v.own.refused != nil
+	v.mu.Unlock()
+	if refused {
+		return nil
+	}
+	return w.Watch(ctx, node.KeyRoot, how...)
+}
+
+// take brings one response of a watch into the store of its keys.
+func (v *View) take(r clientv3.WatchResponse, into *store) error {
 	if err := v.admit(r.Header, v.mark()); err != nil {
 		return err
 	}
@@ -135,7 +161,10 @@ func (v *View) take(r clientv3.WatchResponse) error {
 		events = append(events, event{kv: keyValue(e.GetKv()), deleted: e.GetType() == clientv3.EventTypeDelete})
 	}
 	v.mu.Lock()
-	changed, wake := v.store.apply(events)
+	if into.all {
+		events = v.ownEvents(events)
+	}
+	changed, wake := into.apply(events)
 	v.dirty = v.dirty || changed
 	v.live, v.heard = true, v.now()
 	v.mu.Unlock()

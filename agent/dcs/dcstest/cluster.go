@@ -59,6 +59,7 @@ type auth struct {
 	tokens   map[string]bool
 	issued   int
 	denied   bool
+	without  string // prefix of the keys that are refused, "" for none
 	distrust bool
 }
 
@@ -295,6 +296,23 @@ func (c *Cluster) RefuseTokens(refused bool) { c.do(func() { c.auth.distrust = r
 
 // Deny refuses every key to everybody, as a role without permissions does.
 func (c *Cluster) Deny(denied bool) { c.do(func() { c.auth.denied = denied }) }
+
+// Forbid refuses the keys below a prefix to everybody, as a role for other keys does; "" ends that.
+func (c *Cluster) Forbid(prefix string) { c.do(func() { c.auth.without = prefix }) }
+
+func (a *auth) forbidden(key []byte) bool {
+	return a.without != "" && bytes.HasPrefix(key, []byte(a.without))
+}
+
+// forbids reports whether a transaction touches a forbidden key. It is called with mu.
+func (c *Cluster) forbids(r *pb.TxnRequest) bool {
+	for _, op := range append(r.GetSuccess(), r.GetFailure()...) {
+		if c.auth.forbidden(op.GetRequestRange().GetKey()) || c.auth.forbidden(op.GetRequestPut().GetKey()) {
+			return true
+		}
+	}
+	return false
+}
 
 // Requests returns how many requests of a method arrived, or all of them for "".
 func (c *Cluster) Requests(method string) int {

@@ -46,6 +46,12 @@ func (s *services) Txn(_ context.Context, r *pb.TxnRequest) (*pb.TxnResponse, er
 	if c.auth.denied {
 		return nil, rpctypes.ErrGRPCPermissionDenied
 	}
+	if c.forbids(r) {
+		return nil, rpctypes.ErrGRPCPermissionDenied
+	}
+	if c.alarms[pb.AlarmType_CORRUPT] {
+		return nil, rpctypes.ErrGRPCCorrupt
+	}
 	resp := &pb.TxnResponse{Succeeded: true}
 	for _, cp := range r.GetCompare() {
 		resp.Succeeded = resp.Succeeded && c.state.compare(cp)
@@ -97,7 +103,10 @@ func (s *services) apply(op *pb.RequestOp) *pb.ResponseOp {
 		return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: &pb.DeleteRangeResponse{Deleted: n}}}
 	}
 	r := op.GetRequestRange()
-	kvs := c.state.inRange(r.GetKey(), r.GetRangeEnd())
+	kvs := s.m.view().inRange(r.GetKey(), r.GetRangeEnd())
+	if n := r.GetLimit(); n > 0 && int64(len(kvs)) > n {
+		kvs = kvs[:n]
+	}
 	return &pb.ResponseOp{Response: &pb.ResponseOp_ResponseRange{
 		ResponseRange: &pb.RangeResponse{Kvs: kvs, Count: int64(len(kvs))},
 	}}
@@ -304,7 +313,7 @@ func (s *services) answer(ctx context.Context, r *pb.WatchRequest, ws *watches) 
 	}
 	resp := &pb.WatchResponse{Header: s.m.header(), WatchId: int64(len(ws.list)), Created: true}
 	err := c.allowed(ctx)
-	if err == nil && c.auth.denied {
+	if err == nil && (c.auth.denied || c.auth.forbidden(create.GetKey())) {
 		err = rpctypes.ErrGRPCPermissionDenied
 	}
 	if err != nil {
