@@ -14,6 +14,7 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent/dcs"
 	"github.com/pgpatrol/pgpatrol/agent/journal"
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/observer"
 	"github.com/pgpatrol/pgpatrol/agent/orders"
 	"github.com/pgpatrol/pgpatrol/coordinator"
 )
@@ -167,6 +168,16 @@ func (a *Agent) sharedHolds() (sharedHolds, error) {
 		return *s, nil
 	}
 	return nil, errors.New("etcd is not in use yet; try again in a moment")
+}
+
+// withOrders adds what people want of this agent to every snapshot.
+func (a *Agent) withOrders(look func(context.Context, observer.Depth) node.Snapshot) func(context.Context, observer.Depth) node.Snapshot {
+	return func(ctx context.Context, d observer.Depth) node.Snapshot {
+		s := look(ctx, d)
+		// As late as possible: an order that came during the look counts.
+		s.Orders = a.orders.Orders(a.o.Host.Now())
+		return s
+	}
 }
 
 // etcdHolds are the holds that agents share through etcd.

@@ -13,7 +13,7 @@ import (
 
 func (a *Agent) newLoop(cfg config.Config, g *generation) *loop {
 	return &loop{
-		observe: g.obs.Observe, attempts: a.journal.Attempts, healthy: a.journal.Healthy, record: a.record,
+		observe: a.withOrders(g.obs.Observe), attempts: a.journal.Attempts, healthy: a.journal.Healthy, record: a.record,
 		publish: func(s node.Snapshot, p node.Plan) { a.view.Store(&published{snap: s, plan: p}) },
 		alive:   a.sayAlive, exec: g.exec, host: a.o.Host, started: a.started, problem: a.configProblem,
 		wake: a.wake, logger: a.log("loop"), spec: cfg.Spec(), planned: a.o.Host.Now(),
