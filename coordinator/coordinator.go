@@ -18,6 +18,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"regexp"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
@@ -66,9 +67,11 @@ type Writer interface {
 	Remove(ctx context.Context, key string) (value string, was bool, err error)
 }
 
-// nameOr returns the name that a key holds, node.Unknown if it holds none.
+var nameGrammar = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,63}$`)
+
+// nameOr returns the name that a key holds, node.Unknown if what it holds is none and not fit to be shown.
 func nameOr(s string) string {
-	if s == "" || len(s) > 63 {
+	if !nameGrammar.MatchString(s) {
 		return node.Unknown
 	}
 	return s

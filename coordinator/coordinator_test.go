@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -43,7 +44,7 @@ func (s *store) advance(d time.Duration) {
 	defer s.mu.Unlock()
 	s.clock += d
 	for key, e := range s.keys {
-		if end, ok := s.leases[e.lease]; !ok || s.clock >= end {
+		if end, ok := s.leases[e.lease]; e.lease != 0 && (!ok || s.clock >= end) {
 			delete(s.keys, key)
 		}
 	}
@@ -319,4 +320,28 @@ func TestHold_Refused(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, err, s.list())
 		}
 	}
+}
+
+// Whatever stands in the keys, an error is fit to be shown.
+func FuzzHolders(f *testing.F) {
+	f.Add("hp1", `{"node":"hp1","class":"disrupt"}`)
+	f.Add("\x1b[31m", `{"node":"\u001b[31m"}`)
+	f.Add("", `[]`)
+	f.Fuzz(func(t *testing.T, lock, spent string) {
+		s, ctx := newStore(), t.Context()
+		m := newMachine(s, "pg1")
+		for i := range node.ClusterActions {
+			if err := s.Put(ctx, node.SpentKey("demo", i+1), spent, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err1, err2 := s.Put(ctx, node.LockKey("demo", node.LockCluster), lock, 0), m.Acquire(ctx, "")
+		err3 := m.Claim(ctx, node.Action{Class: node.ClassRevive})
+		if err1 != nil || !errors.Is(err2, ErrHeld) || !errors.Is(err3, ErrSpent) {
+			t.Fatalf("%v, %v, %v", err1, err2, err3)
+		}
+		if text := err2.Error() + err3.Error(); strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) || len(text) > 400 {
+			t.Fatalf("not fit to be shown: %q", text)
+		}
+	})
 }
