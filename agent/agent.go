@@ -62,10 +62,10 @@ type Agent struct {
 	shared atomic.Pointer[sharedHolds]
 }
 
-// published is what the API shows: the latest snapshot and the plan that follows from it.
+// published is what the API shows: the latest question and the plan that answers it.
 type published struct {
-	snap node.Snapshot
-	plan node.Plan
+	question node.Question
+	plan     node.Plan
 }
 
 // New checks the configuration and returns an agent that has started nothing.
@@ -146,7 +146,7 @@ func (a *Agent) generations(ctx context.Context) error {
 		}
 		<-done
 		// Streaks belong to the old probes; what is remembered of the cluster and the units goes on.
-		memory, gen = gen.loop.memory(), next
+		memory, gen = gen.loop.Memory(), next
 		a.o.Logger.Info("configuration reloaded", "config", a.o.ConfigPath)
 	}
 	return ctx.Err()
@@ -202,7 +202,7 @@ func (a *Agent) reloaded(gen *generation) *generation {
 	}
 	a.note(journal.Record{Kind: journal.Config, Text: "in force: " + a.o.ConfigPath})
 	if next == nil {
-		gen.loop.setSpec(cfg.Spec())
+		gen.loop.SetSpec(cfg.Spec())
 	}
 	poke(a.wake)
 	return next
@@ -222,9 +222,12 @@ func (a *Agent) configProblem() string {
 
 func (a *Agent) log(component string) *slog.Logger { return a.o.Logger.With("component", component) }
 
-// note records what is not an intent. A journal that cannot be written makes the agent observe only; guard says so.
-func (a *Agent) note(r journal.Record) {
-	if _, err := a.journal.Append(r); err != nil {
+// note records what is not an intent. A journal that cannot be written makes the agent observe only; guard says so. It returns the record's
+// sequence number.
+func (a *Agent) note(r journal.Record) uint64 {
+	seq, err := a.journal.Append(r)
+	if err != nil {
 		a.o.Logger.Error("journal not written", "kind", r.Kind, "err", err)
 	}
+	return seq
 }

@@ -8,16 +8,18 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/agent/config"
 	"github.com/pgpatrol/pgpatrol/agent/journal"
+	"github.com/pgpatrol/pgpatrol/agent/loop"
 	"github.com/pgpatrol/pgpatrol/agent/node"
 )
 
-func (a *Agent) newLoop(cfg config.Config, g *generation) *loop {
-	return &loop{
-		observe: a.withOrders(g.obs.Observe), attempts: a.journal.Attempts, healthy: a.journal.Healthy, record: a.record,
-		publish: func(s node.Snapshot, p node.Plan) { a.view.Store(&published{snap: s, plan: p}) },
-		alive:   a.sayAlive, exec: g.exec, host: a.o.Host, started: a.started, problem: a.configProblem,
-		wake: a.wake, logger: a.log("loop"), spec: cfg.Spec(), planned: a.o.Host.Now(),
-	}
+func (a *Agent) newLoop(cfg config.Config, g *generation) *loop.Loop {
+	return loop.New(loop.Deps{
+		Observe: a.withOrders(g.obs.Observe), Attempts: a.journal.Attempts, Healthy: a.journal.Healthy, Crashes: a.crashes,
+		Record:  a.record,
+		Publish: func(q node.Question, p node.Plan) { a.view.Store(&published{question: q, plan: p}) },
+		Alive:   a.sayAlive, Executor: g.exec, Host: a.o.Host, Started: a.started, Problem: a.configProblem,
+		Wake: a.wake, Logger: a.log("loop"),
+	}, cfg.Spec(), node.Memory{})
 }
 
 // sayAlive tells systemd, if it runs this agent, that the loop has come round: a watchdog that is fed from anywhere else
@@ -31,23 +33,25 @@ func (a *Agent) sayAlive() {
 	}
 }
 
-// record writes what a decision changed to the journal and the log.
-func (a *Agent) record(r recorded) {
+// record writes what a decision changed to the journal and the log: first the decision with its inputs, then what it
+// found, which refers to it. It returns the sequence number of the decision, 0 if it could not be recorded.
+func (a *Agent) record(e loop.Entry) uint64 {
 	log := a.log("loop")
-	for i := range r.opened {
-		f := r.opened[i]
+	if e.News {
+		log.Info("plan", "summary", e.Plan.Summary)
+	}
+	seq := a.note(journal.Record{Kind: journal.Plan, Plan: &e.Plan, Question: &e.Question})
+	for i := range e.Opened {
+		f := e.Opened[i]
 		log.Log(context.Background(), levelOf(f.Severity), "finding", "code", f.Code, "service", f.Subject, "severity", f.Severity, "text", f.Text)
-		a.note(journal.Record{Kind: journal.Finding, Finding: &f})
+		a.note(journal.Record{Kind: journal.Finding, Finding: &f, Decision: seq})
 	}
-	for i := range r.cleared {
-		f := r.cleared[i]
+	for i := range e.Cleared {
+		f := e.Cleared[i]
 		log.Info("finding cleared", "code", f.Code, "service", f.Subject)
-		a.note(journal.Record{Kind: journal.Cleared, Finding: &f})
+		a.note(journal.Record{Kind: journal.Cleared, Finding: &f, Decision: seq})
 	}
-	if r.plan != nil {
-		log.Info("plan", "summary", r.plan.Summary)
-		a.note(journal.Record{Kind: journal.Plan, Plan: r.plan})
-	}
+	return seq
 }
 
 func levelOf(s node.Severity) slog.Level {

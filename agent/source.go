@@ -19,7 +19,7 @@ func (a *Agent) Status(context.Context) (api.Status, error) {
 		Policy: spec.Policy, Spec: &spec, ConfigProblem: a.configProblem(),
 	}
 	if v := a.view.Load(); v != nil {
-		st.Snapshot, st.Plan = &v.snap, &v.plan
+		st.Snapshot, st.Plan = &v.question.Snapshot, &v.plan
 	}
 	return st, nil
 }

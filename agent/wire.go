@@ -12,6 +12,7 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent/config"
 	"github.com/pgpatrol/pgpatrol/agent/dcs"
 	"github.com/pgpatrol/pgpatrol/agent/executor"
+	"github.com/pgpatrol/pgpatrol/agent/loop"
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/observer"
 	"github.com/pgpatrol/pgpatrol/coordinator"
@@ -33,7 +34,7 @@ type generation struct {
 	watch  service.Watcher // nil without services
 	closer io.Closer       // of the service manager, nil if it has nothing to close
 	units  []string
-	loop   *loop
+	loop   *loop.Loop
 }
 
 // build makes the parts of a configuration and starts none. It fails if one of them cannot be made.
@@ -65,7 +66,7 @@ func (a *Agent) build(cfg config.Config) (*generation, error) {
 	})
 	g.exec = executor.New(executor.Deps{
 		Managers: managers, Units: units, Journal: a.journal, Logger: a.log("executor"), Now: a.o.Host.Now, BootID: boot,
-		Locker: coordinator.New(view, a.o.Host.Now, cfg.Scope, cfg.Node),
+		Locker: coordinator.New(view, a.o.Host.Now, cfg.Scope, cfg.Node), Permit: a.permit,
 	})
 	g.loop = a.newLoop(cfg, g)
 	return g, nil
@@ -160,7 +161,7 @@ func (g *generation) run(ctx context.Context, mem node.Memory) error {
 	defer g.close()
 	shared := sharedHolds(&etcdHolds{view: g.dcs, scope: g.scope})
 	g.a.shared.Store(&shared)
-	g.loop.mem = mem
+	g.loop.SetMemory(mem)
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return ignoreEnd(ctx, g.dcs.Run(ctx)) })
 	eg.Go(func() error { return ignoreEnd(ctx, g.obs.Run(ctx)) })
@@ -170,7 +171,7 @@ func (g *generation) run(ctx context.Context, mem node.Memory) error {
 	}
 	open := g.resolve(ctx, g.a.journal.Unresolved())
 	eg.Go(func() error { g.resolveLater(ctx, open); return nil })
-	eg.Go(func() error { return ignoreEnd(ctx, g.loop.run(ctx)) })
+	eg.Go(func() error { return ignoreEnd(ctx, g.loop.Run(ctx)) })
 	return eg.Wait()
 }
 

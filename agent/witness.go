@@ -54,23 +54,11 @@ func Shown(r journal.Record) api.Record {
 	return out
 }
 
-// Question implements api.Witness. What the loop remembers is taken from the newest recorded decision of this boot,
-// without its streaks: a condition that ended since then would seem to have lasted.
+// Question implements api.Witness.
 func (a *Agent) Question(context.Context) (node.Question, error) {
 	v := a.view.Load()
 	if v == nil {
 		return node.Question{}, api.ErrNotReady
 	}
-	q := node.Question{Spec: a.config().Spec(), Snapshot: v.snap, Attempts: a.journal.Attempts()}
-	records, err := a.journal.Records(journal.Query{Limit: 1, Kinds: []journal.Kind{journal.Plan}})
-	if err != nil {
-		return node.Question{}, err
-	}
-	for _, r := range records {
-		if r.Question != nil && r.BootID == v.snap.BootID {
-			q.Memory = r.Question.Memory
-			q.Memory.Streaks = nil
-		}
-	}
-	return q, nil
+	return v.question, nil
 }

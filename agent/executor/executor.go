@@ -7,9 +7,9 @@
 // an action is right, allowed or effective is for engine and guard. It knows no process and sends no signal itself
 // (FAULTS.md F104o).
 //
-//	            not the unit that was decided for       append failed        lock lost, ErrChanged
-//	                        |                                |                        |
-//	Execute: [lock] --> re-read --------------> intent (durable) -----> [lock held?] --> act --> result (durable)
+//	            not the unit that was decided for,      append failed        lock lost, forbidden, ErrChanged
+//	            or no budget        |                        |                        |
+//	Execute: [lock] --> re-read --> claim ----> intent (durable) ---> [held?] permitted? --> act --> result (durable)
 //	                        v                                v                        v            |
 //	                  not executed                     not executed             not executed       | executed
 //	                                                                                               v
@@ -60,8 +60,11 @@ type Journal interface {
 	Result(a node.Attempt, r node.AttemptResult, text string, evidence map[string]string) error
 }
 
-// Locker is the lock that one machine of the cluster can hold while it disrupts something (FAULTS.md S1, S2).
+// Locker is what the agents of a cluster share: the lock that one of them can hold while it disrupts something, and the
+// budget that every action takes from (FAULTS.md S1, S2, S26).
 type Locker interface {
+	// Claim takes the action from the cluster's budget, and returns an error if that is spent or cannot be asked.
+	Claim(ctx context.Context, a node.Action) error
 	// Acquire takes the lock and returns an error if another holds it; purpose is shown to people.
 	Acquire(ctx context.Context, purpose string) error
 	// Held proves with a linearizable read that the lock is still this holder's.
@@ -75,7 +78,8 @@ type Deps struct {
 	Managers map[string]service.Manager // by service name
 	Units    map[string]string          // unit by service name, to resolve attempts of an earlier run
 	Journal  Journal
-	Locker   Locker // nil: disruptive actions are fenced by the guards of this machine only
+	Locker   Locker                  // nil: actions are fenced by the guards of this machine only
+	Permit   func(node.Action) error // asked directly before the act: why people forbid it now; nil: nobody is asked
 	Logger   *slog.Logger
 	Now      func() node.Instant
 	BootID   string // of this boot
@@ -138,6 +142,9 @@ func (e *Executor) guarded(ctx context.Context, r *run) (node.AttemptResult, err
 	if err := ctx.Err(); err != nil {
 		return node.ResultNotExecuted, err
 	}
+	if err := e.claim(ctx, r.a); err != nil {
+		return node.ResultNotExecuted, err
+	}
 	attempt, err := e.d.Journal.Intent(r.a)
 	if err != nil {
 		return node.ResultNotExecuted, err
@@ -152,12 +159,30 @@ func (e *Executor) guarded(ctx context.Context, r *run) (node.AttemptResult, err
 	return result, errors.Join(err, e.d.Journal.Result(attempt, result, text, r.evidence))
 }
 
-// fenced proves that the cluster lock is still held, and acts. The proof stands directly before the act, because a lock
-// that is checked earlier is only a hope (FAULTS.md F103).
+// claim takes the action from the budget of the cluster. What is claimed and then not done stays spent: that errs to the
+// side of doing less.
+func (e *Executor) claim(ctx context.Context, a node.Action) error {
+	if e.d.Locker == nil {
+		return nil
+	}
+	if err := e.d.Locker.Claim(ctx, a); err != nil {
+		return fmt.Errorf("claim the cluster's budget: %w", err)
+	}
+	return nil
+}
+
+// fenced proves that the cluster lock is still held and that nobody has forbidden the act meanwhile, and acts. Both stand
+// directly before the act, because a lock that is checked earlier is only a hope (FAULTS.md F103), and a pause is obeyed
+// within a second.
 func (e *Executor) fenced(ctx context.Context, r *run, before service.Status) (node.AttemptResult, error) {
 	if e.locks(r.a) {
 		if err := e.d.Locker.Held(ctx); err != nil {
 			return node.ResultNotExecuted, fmt.Errorf("prove cluster lock: %w", err)
+		}
+	}
+	if e.d.Permit != nil {
+		if err := e.d.Permit(r.a); err != nil {
+			return node.ResultNotExecuted, fmt.Errorf("act: %w", err)
 		}
 	}
 	return r.act(ctx, before)

@@ -379,3 +379,28 @@ func TestSettle_OnlyJudgements(t *testing.T) {
 		t.Errorf("Settle = %v after %q", err, *r.steps)
 	}
 }
+
+// What the cluster has no budget left for, and what people forbid at the last moment, is not done.
+func TestExecute_ClaimAndPermitStandBeforeTheAct(t *testing.T) {
+	spent := errors.New("spent")
+	for _, tt := range []struct {
+		name    string
+		prepare func(*rig)
+		intents int
+	}{
+		{"the budget is spent", func(r *rig) { r.lock.claimErr = spent }, 0},
+		{"people forbid it", func(r *rig) { r.exec.d.Permit = func(node.Action) error { return spent } }, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, servicetest.Service{})
+			tt.prepare(r)
+			result, err := r.exec.Execute(t.Context(), r.action(node.SoftKill))
+			if result != node.ResultNotExecuted || !errors.Is(err, spent) || r.kills() != 0 || r.lock.claims != 1 {
+				t.Errorf("%s, %v, %d kills, %d claims", result, err, r.kills(), r.lock.claims)
+			}
+			if n := strings.Count(r.said(), "intent"); n != tt.intents {
+				t.Errorf("%d intents, want %d: %s", n, tt.intents, r.said())
+			}
+		})
+	}
+}

@@ -213,6 +213,14 @@ func (j *memJournal) unresolved() []node.Attempt {
 type memLock struct {
 	steps                           *[]string
 	acquireErr, heldErr, releaseErr error
+	claimErr                        error
+	claims                          int
+}
+
+// Claim is counted and not among the steps: it comes before every intent.
+func (l *memLock) Claim(context.Context, node.Action) error {
+	l.claims++
+	return l.claimErr
 }
 
 func (l *memLock) Acquire(context.Context, string) error {

@@ -1,4 +1,4 @@
-package agent
+package loop
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pgpatrol/pgpatrol/agent/decision"
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/node/nodetest"
 	"github.com/pgpatrol/pgpatrol/agent/observer"
@@ -65,14 +66,14 @@ func (w *world) Settle(_ context.Context, a node.Attempt, r node.AttemptResult, 
 var began = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // runLoop runs the loop for d of fake time.
-func runLoop(t *testing.T, w *world, mode node.Mode, d time.Duration, change func(*loop)) {
+func runLoop(t *testing.T, w *world, mode node.Mode, d time.Duration, change func(*Loop)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c := clock{start: began}
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()
-		l := &loop{
-			observe: func(_ context.Context, depth observer.Depth) node.Snapshot {
+		l := New(Deps{
+			Observe: func(_ context.Context, depth observer.Depth) node.Snapshot {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				changes := []nodetest.Change{nodetest.LeaseLeft(29 * time.Second)}
@@ -89,21 +90,21 @@ func runLoop(t *testing.T, w *world, mode node.Mode, d time.Duration, change fun
 				}
 				return s
 			},
-			attempts: func() []node.Attempt {
+			Attempts: func() []node.Attempt {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				return append([]node.Attempt(nil), w.attempts...)
 			},
-			healthy: func() error { return nil },
-			record:  func(recorded) {},
-			publish: func(_ node.Snapshot, p node.Plan) { w.plans = append(w.plans, p) },
-			alive:   func() {}, exec: w, host: c, started: c.Now(), problem: func() string { return "" },
-			wake: make(chan struct{}, 1), logger: slog.New(slog.DiscardHandler), spec: nodetest.Spec(mode), planned: c.Now(),
-		}
+			Healthy: func() error { return nil }, Crashes: func() int { return 0 },
+			Record:  func(Entry) uint64 { return 1 },
+			Publish: func(_ node.Question, p node.Plan) { w.plans = append(w.plans, p) },
+			Alive:   func() {}, Executor: w, Host: c, Started: c.Now(), Problem: func() string { return "" },
+			Wake: make(chan struct{}, 1), Logger: slog.New(slog.DiscardHandler),
+		}, nodetest.Spec(mode), node.Memory{})
 		if change != nil {
 			change(l)
 		}
-		if err := l.run(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := l.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("loop ended with %v", err)
 		}
 	})
@@ -170,7 +171,7 @@ func TestLoop_UnverifiedIsNotRepeated(t *testing.T) {
 
 func TestLoop_BrokenJournalOnlyObserves(t *testing.T) {
 	w := &world{tell: hungFrom(10)}
-	runLoop(t, w, node.ModeAuto, time.Minute, func(l *loop) { l.healthy = func() error { return errors.New("no space left") } })
+	runLoop(t, w, node.ModeAuto, time.Minute, func(l *Loop) { l.d.Healthy = func() error { return errors.New("no space left") } })
 	if len(w.executed) != 0 {
 		t.Errorf("%d actions without a journal", len(w.executed))
 	}
@@ -179,11 +180,11 @@ func TestLoop_BrokenJournalOnlyObserves(t *testing.T) {
 // A policy that is switched to auto acts on what was already proved.
 func TestLoop_PolicySwappedInPlace(t *testing.T) {
 	w := &world{tell: hungFrom(0)}
-	runLoop(t, w, node.ModeObserve, 30*time.Second, func(l *loop) {
+	runLoop(t, w, node.ModeObserve, 30*time.Second, func(l *Loop) {
 		alive := 0
-		l.alive = func() {
+		l.d.Alive = func() {
 			if alive++; alive == 10 {
-				l.setSpec(nodetest.Spec(node.ModeAuto))
+				l.SetSpec(nodetest.Spec(node.ModeAuto))
 			}
 		}
 	})
@@ -216,8 +217,9 @@ func TestChanges_DivergenceIsRecordedBeforeTheFence(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			open := zombie(tt.seen)
 			before := map[string]node.Finding{open.Key(): open}
-			if got := changes(before, before, tt.old, tt.plan); len(got.opened) != tt.want {
-				t.Errorf("%d findings recorded, want %d", len(got.opened), tt.want)
+			q, a := node.Question{Memory: node.Memory{Open: before}}, decision.Answer{Memory: node.Memory{Open: before}, Plan: tt.plan}
+			if got := changes(q, a, tt.old); len(got.Opened) != tt.want {
+				t.Errorf("%d findings recorded, want %d", len(got.Opened), tt.want)
 			}
 		})
 	}
