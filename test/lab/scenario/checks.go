@@ -1,7 +1,9 @@
 package scenario
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -161,3 +163,28 @@ func witnesses(node string) map[string]func(record.Record) bool {
 }
 
 func round(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
+
+// replayed demands that every decision of every agent, made again from the inputs in its journal, is the same.
+func replayed() Check {
+	return Check{"every recorded decision can be made again", func(e Evidence) Verdict {
+		same := 0
+		for _, node := range slices.Sorted(maps.Keys(e.Replays)) {
+			var t struct {
+				Identical int `json:"identical"`
+				Different int `json:"different"`
+				NoInputs  int `json:"no_inputs"`
+			}
+			if err := json.Unmarshal([]byte(e.Replays[node]), &t); err != nil {
+				return verdict(false, "%s says %.200q", node, e.Replays[node])
+			}
+			if t.Different+t.NoInputs > 0 {
+				return verdict(false, "%s: %d differ, %d without inputs: %.2000s", node, t.Different, t.NoInputs, e.Replays[node])
+			}
+			same += t.Identical
+		}
+		decided := slices.ContainsFunc(e.Records, func(r record.Record) bool {
+			return r.Journal != nil && (r.Journal.Kind == "finding" || r.Journal.Kind == "intent")
+		})
+		return verdict(same > 0 || !decided, "%d decisions on %d nodes", same, len(e.Replays))
+	}}
+}

@@ -112,3 +112,27 @@ func TestAll_IDsAreUnique(t *testing.T) {
 		seen[id] = true
 	}
 }
+
+func TestReplayed(t *testing.T) {
+	decided := []record.Record{{Node: "pg1", Journal: &record.Journal{Kind: "finding"}}}
+	for _, tt := range []struct {
+		name    string
+		records []record.Record
+		said    string
+		ok      bool
+	}{
+		{"all the same", decided, `{"identical": 3, "different": 0, "no_inputs": 0}`, true},
+		{"nothing was decided", nil, `{"identical": 0}`, true},
+		{"findings, and no decision recorded", decided, `{"identical": 0}`, false},
+		{"one differs", decided, `{"identical": 3, "different": 1}`, false},
+		{"one lacks its inputs", decided, `{"identical": 3, "no_inputs": 1}`, false},
+		{"no answer", decided, `pgpatrol: cannot read`, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := replayed().Test(Evidence{Records: tt.records, Replays: map[string]string{"pg1": tt.said}})
+			if got.OK != tt.ok {
+				t.Errorf("%+v, want %t", got, tt.ok)
+			}
+		})
+	}
+}

@@ -72,7 +72,7 @@ func (r *Result) judge(sc Scenario, e Evidence) {
 	for _, i := range judge.Intents(e.Records) {
 		r.Actions = append(r.Actions, i.Node+": "+string(i.Journal.Line))
 	}
-	checks := append([]Check{watched(sc.Blind)}, sc.Heal...)
+	checks := append([]Check{watched(sc.Blind), replayed()}, sc.Heal...)
 	if !e.Agents {
 		checks = append([]Check{watched(sc.Blind)}, sc.Harm...)
 	}

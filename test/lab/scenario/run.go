@@ -130,7 +130,7 @@ func (rn *Runner) carryOut(ctx context.Context, sc Scenario, t stack.Timings, ag
 	}
 	logs = rn.logs(ctx)
 	if agents {
-		ev.Plans = rn.Stack.Plans(ctx)
+		ev.Plans, ev.Replays = rn.Stack.Plans(ctx), rn.Stack.Replays(ctx)
 		journals, jerr := rn.Stack.Journals(ctx)
 		if jerr != nil {
 			return ev, logs, jerr

@@ -71,6 +71,7 @@ type Evidence struct {
 	Timings stack.Timings
 	Agents  bool
 	Plans   map[string]string // what `pgpatrol plan --json` said on each node at the end of the observation
+	Replays map[string]string // what deciding again from each node's journal gave: `pgpatrol why all --replay --json`
 }
 
 // Verdict is the outcome of a check.

@@ -209,13 +209,23 @@ func (s *Stack) Journals(ctx context.Context) (map[string][]byte, error) {
 
 // Plans returns what `pgpatrol plan --json` says on every node with an agent; an error stands in its place.
 func (s *Stack) Plans(ctx context.Context) map[string]string {
+	return s.said(ctx, `timeout 5 `+AgentBinary+` plan --json`)
+}
+
+// Replays decides every decision in every agent's journal again, from its recorded inputs, and returns the tallies as
+// `pgpatrol why all --replay --json` prints them. It reads the files, so that it works without a running agent too.
+func (s *Stack) Replays(ctx context.Context) map[string]string {
+	return s.said(ctx, `timeout 60 `+AgentBinary+` why all --replay --json --journal `+filepath.Dir(AgentJournal))
+}
+
+// said runs a command on every agent's node and returns what it printed, on both outputs and whatever its exit code.
+func (s *Stack) said(ctx context.Context, command string) map[string]string {
 	out := map[string]string{}
 	var mu sync.Mutex // guards out
 	var all sync.WaitGroup
 	for _, n := range s.AgentNodes() {
 		all.Go(func() {
-			// The exit code says what kind of plan it is, not whether there is one.
-			text, err := s.Exec(ctx, n, `timeout 5 `+AgentBinary+` plan --json 2>&1; true`)
+			text, err := s.Exec(ctx, n, command+` 2>&1; true`)
 			if err != nil {
 				text = err.Error()
 			}
