@@ -73,7 +73,12 @@ func serve(t *testing.T, o *orderer) (socket string) {
 	go func() {
 		done <- api.NewServer(o, api.Config{Socket: socket}, slog.New(slog.DiscardHandler)).Run(ctx)
 	}()
-	t.Cleanup(func() { cancel(); <-done })
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	for range 200 {
 		if _, err := api.NewClient(socket).Version(ctx); err == nil {
 			break
