@@ -166,7 +166,9 @@ func (v *View) take(r clientv3.WatchResponse, into *store) error {
 	}
 	changed, wake := into.apply(events)
 	v.dirty = v.dirty || changed
-	v.live, v.heard = true, v.now()
+	if !into.all { // only the watch of Patroni's keys vouches for the view of them
+		v.live, v.heard = true, v.now()
+	}
 	v.mu.Unlock()
 	if wake {
 		v.wake()
