@@ -41,7 +41,7 @@ type run struct {
 	e        *Executor
 	m        service.Manager
 	a        node.Action
-	end      time.Time // deadline of the act
+	end      node.Instant // deadline of the act
 	evidence map[string]string
 }
 
@@ -79,7 +79,7 @@ func (r *run) softKill(ctx context.Context, before service.Status) (node.Attempt
 	if !before.RestartsOnKill() {
 		// Giving up now would leave the unit dead by the agent's own hand.
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), r.end)
+		ctx, cancel = r.e.d.Within(context.WithoutCancel(ctx), r.end.Sub(began))
 		defer cancel()
 	}
 	err := r.awaitNewRun(ctx, before)
@@ -90,8 +90,6 @@ func (r *run) softKill(ctx context.Context, before service.Status) (node.Attempt
 // awaitNewRun polls until the unit is up in another run. A unit that its manager leaves dead after the kill is started,
 // once. Failing to read the unit means only that nothing is known yet.
 func (r *run) awaitNewRun(ctx context.Context, before service.Status) error {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
 	var last error
 	started, dead := false, 0
 	for {
@@ -115,11 +113,21 @@ func (r *run) awaitNewRun(ctx context.Context, before service.Status) error {
 				continue
 			}
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("await new run of unit %q: %w", r.a.Unit, ctx.Err()), last)
+		if err := r.e.d.Wait(ctx, pollEvery); err != nil {
+			return errors.Join(fmt.Errorf("await new run of unit %q: %w", r.a.Unit, err), last)
 		}
+	}
+}
+
+// wait lets real time pass.
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -182,7 +190,7 @@ func (r *run) afterError(ctx context.Context, verb string, err error) (node.Atte
 
 // look reads the unit although the act's own time may be over.
 func (r *run) look(ctx context.Context) (service.Status, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recheckLimit)
+	ctx, cancel := r.e.d.Within(context.WithoutCancel(ctx), recheckLimit)
 	defer cancel()
 	return r.m.Status(ctx, r.a.Unit)
 }

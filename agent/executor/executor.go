@@ -83,6 +83,11 @@ type Deps struct {
 	Logger   *slog.Logger
 	Now      func() node.Instant
 	BootID   string // of this boot
+
+	// Wait and Within are how time passes while an act runs; nil: as on every machine. The simulation has a clock of its
+	// own. Wait returns early, with an error, if ctx ends.
+	Wait   func(ctx context.Context, d time.Duration) error
+	Within func(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc)
 }
 
 // Executor carries out actions. All methods are safe for concurrent use.
@@ -96,6 +101,12 @@ type Executor struct {
 
 // New returns an executor that has nothing in flight.
 func New(d Deps) *Executor {
+	if d.Wait == nil {
+		d.Wait = wait
+	}
+	if d.Within == nil {
+		d.Within = context.WithTimeout
+	}
 	return &Executor{d: d, inFlight: map[string]bool{}}
 }
 
@@ -114,8 +125,8 @@ func (e *Executor) Execute(ctx context.Context, a node.Action) (node.AttemptResu
 		return node.ResultNotExecuted, fmt.Errorf("execute %s on %s: %w", a.Verb, a.Service, err)
 	}
 	defer e.leave(a)
-	end := time.Now().Add(a.Deadline)
-	bounded, cancel := context.WithDeadline(ctx, end)
+	end := e.d.Now().Add(a.Deadline)
+	bounded, cancel := e.d.Within(ctx, a.Deadline)
 	defer cancel()
 	result, err := e.guarded(bounded, &run{e: e, m: m, a: a, end: end, evidence: map[string]string{}})
 	if result != node.ResultExecuted {
@@ -263,7 +274,7 @@ func (e *Executor) unlock(ctx context.Context, actionID string) error {
 	if !held {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseLimit)
+	ctx, cancel := e.d.Within(context.WithoutCancel(ctx), releaseLimit)
 	defer cancel()
 	err := e.d.Locker.Release(ctx)
 	e.mu.Lock()

@@ -64,7 +64,7 @@ func (e *Executor) outcome(ctx context.Context, a node.Attempt) (r node.AttemptR
 	if m == nil || unit == "" {
 		return "", "", nil, fmt.Errorf("%w: service is not configured any more", ErrUnresolved)
 	}
-	ctx, cancel := context.WithTimeout(ctx, recheckLimit)
+	ctx, cancel := e.d.Within(ctx, recheckLimit)
 	defer cancel()
 	now, err := m.Status(ctx, unit)
 	if err != nil {
