@@ -1,0 +1,211 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// checker compares every act with the true world. It shares no code with engine and guard.
+type checker struct {
+	w       *world
+	acts    []act
+	intents map[string]int // acts by intent and verb
+	ambush  int            // milliseconds after the next act at which its agent is killed, 0: not
+}
+
+// act is one thing that an agent did to its machine.
+type act struct {
+	at      instant
+	m       *machine
+	action  node.Action
+	settled instant // of a disrupting one, 0 until it is
+}
+
+func (c *checker) broken(a *agent, invariant, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	c.w.say("VIOLATION %s by %s: %s", invariant, a.m.name, text)
+	c.w.facts.Violations = append(c.w.facts.Violations, violation{invariant, c.w.seed, a.m.name + ": " + text})
+}
+
+// act is called right before an agent does something.
+func (c *checker) act(a *agent, verb node.Verb) {
+	action := a.journal.current
+	if action == nil {
+		c.broken(a, "S28", "%s without an intent", verb)
+		return
+	}
+	c.w.say("%s: ACT %s for %s", a.m.name, verb, action.ID)
+	c.once(a, verb)
+	if verb == node.StartFailed && action.Verb == node.SoftKill {
+		return // it brings back what it killed
+	}
+	c.people(a, *action)
+	c.truth(a, *action)
+	c.together(a, *action)
+	c.budget(a, *action)
+	c.acts = append(c.acts, act{at: c.w.now, m: a.m, action: *action})
+	if c.ambush > 0 {
+		c.w.after(time.Duration(c.ambush)*time.Millisecond, a.m, func() {
+			if a.alive {
+				a.crash()
+				c.w.after(time.Second, a.m, a.start)
+			}
+		})
+		c.ambush = 0
+	}
+}
+
+// once: S28, an intent is carried out at most once, whenever its agent ends; S27, the same action at most twice.
+func (c *checker) once(a *agent, verb node.Verb) {
+	key := fmt.Sprintf("%s %d %s", a.m.name, a.journal.intents, verb)
+	if c.intents[key]++; c.intents[key] > 1 {
+		c.broken(a, "S28", "%s a second time for one intent", verb)
+	}
+	id := fmt.Sprintf("%s %s", a.m.name, a.journal.current.ID)
+	if verb != a.journal.current.Verb {
+		return
+	}
+	if c.intents[id]++; c.intents[id] > 1 {
+		c.broken(a, "S27", "%s a second time although its first one changed the invocation", a.journal.current.ID)
+	}
+}
+
+// people: what people ordered holds from when an agent can know it.
+func (c *checker) people(a *agent, action node.Action) {
+	m, now := a.m, c.w.now
+	// S21: stopped, masked, disabled, a job at work, or a package manager: not ours.
+	s := m.unit.status()
+	if s.Masked || s.Job != "" || s.State == service.StateStopping || s.State == service.StateStopped || s.Enablement == "disabled" && s.State != service.StateRunning {
+		c.broken(a, "S21", "%s while a person wants the unit %s", action.Verb, s.Intent())
+	}
+	if m.upgrading && now-m.upgradeFrom > 2*time.Second {
+		c.broken(a, "S21", "%s while a package manager works", action.Verb)
+	}
+	// S22: Patroni's pause, seen by the look right before the act.
+	if c.w.paused && now-c.w.pausedAt > 2*time.Second {
+		c.broken(a, "S22", "%s in a paused cluster", action.Verb)
+	}
+	// S23: no action later than a second after a hold, on agents that can be reached.
+	if len(a.holds) > 0 && now-a.held > time.Second {
+		c.broken(a, "S23", "%s %s after a hold of this machine", action.Verb, now-a.held)
+	}
+	if len(m.shared().Holds) > 0 && !m.cut && now-a.sharedHeld > time.Second {
+		c.broken(a, "S23", "%s %s after a hold of the scope", action.Verb, now-a.sharedHeld)
+	}
+	if a.policy.For(action.Class, action.Finding) != node.ModeAuto {
+		c.broken(a, "S24", "%s under policy observe", action.Verb)
+	}
+}
+
+// truth: the world as it is supports the action.
+func (c *checker) truth(a *agent, action node.Action) {
+	m, now, e := a.m, c.w.now, c.w.etcd
+	proof := 2500 * time.Millisecond
+	if action.Fence {
+		proof = time.Second
+	}
+	if action.Verb == node.StartFailed {
+		// S13: what is started has failed.
+		if m.unit.state != service.StateFailed {
+			c.broken(a, "S13", "start of a unit that is %s", m.unit.state)
+		}
+	} else {
+		// S6, S13, S14: Patroni does not do its work, and has not for as long as a proof takes.
+		if !m.sick || now-m.sickSince < proof {
+			c.broken(a, "S6", "kill of a Patroni that worked %s ago", now-m.sickSince)
+		}
+		c.softKill(a, action)
+	}
+	// S7: nothing is started into a broken configuration.
+	if m.badConfig && now-m.configAt > 2*time.Second {
+		c.broken(a, "S7", "%s with a broken configuration", action.Verb)
+	}
+	// S11: etcd takes writes, or could five seconds ago.
+	if !e.answers(m) && m.w.now-a.look.dcs.Cluster.At.Sub(node.Instant(m.uptime)) > 5*time.Second || e.nospace && a.look.dcs.Writable.Age(a.now()) > 5*time.Second {
+		c.broken(a, "S11", "%s while etcd takes no writes", action.Verb)
+	}
+	c.grace(a, action)
+}
+
+// softKill: S7, what a kill needs; S8, PostgreSQL is only stopped in class disrupt.
+func (c *checker) softKill(a *agent, action node.Action) {
+	u := &a.m.unit
+	if action.Class == node.ClassRevive && u.killMode != "process" {
+		c.broken(a, "S8", "a kill that stops PostgreSQL passes for one that does not")
+	}
+	if u.used() > startLimit-2 {
+		c.broken(a, "S7", "%d of %d starts are used up", u.used(), startLimit)
+	}
+	if a.m.busy == "starting" || a.m.busy == "rewinding" {
+		c.broken(a, "S7", "kill while PostgreSQL is %s", a.m.busy)
+	}
+	if l := c.w.etcd.leases[a.m.lease]; action.Leader && l != nil && l.expires-c.w.now < 3*time.Second && c.w.etcd.value(prefix+"leader") == a.m.name {
+		c.broken(a, "S7", "the leader's lease ends in %s", l.expires-c.w.now)
+	}
+}
+
+// grace: S30, nothing but what is urgent right after power-on and right after a change of the leader, as far as this
+// process of the agent has lived through it.
+func (c *checker) grace(a *agent, action node.Action) {
+	if action.Fence || action.Verb == node.StartFailed {
+		return
+	}
+	for _, at := range c.w.changes {
+		if at > a.born+5*time.Second && c.w.now-at > 3*time.Second && c.w.now-at < c.w.timing.TTL+2*c.w.timing.LoopWait-3*time.Second {
+			c.broken(a, "S30", "%s %s after a change of the leader", action.Verb, c.w.now-at)
+		}
+	}
+}
+
+// together: S1, S2, one disruption per cluster at a time, until it is settled or for two minutes.
+func (c *checker) together(a *agent, action node.Action) {
+	if action.Class != node.ClassDisrupt {
+		return
+	}
+	for _, o := range c.acts {
+		if o.action.Class == node.ClassDisrupt && o.settled == 0 && c.w.now-o.at < 2*time.Minute {
+			c.broken(a, "S1", "a second disruption %s after one of %s", c.w.now-o.at, o.m.name)
+		}
+	}
+	if holder := c.w.etcd.value(node.LockKey(scope, node.LockCluster)); holder != a.m.name {
+		c.broken(a, "S2", "a disruption while %q holds the lock", holder)
+	}
+}
+
+// budget: S26, one action per unit and minute, three per hour, four per hour in the cluster, one disruption in it.
+func (c *checker) budget(a *agent, action node.Action) {
+	mine, disrupt := 0, 0
+	for _, o := range c.acts {
+		if o.action.Class == node.ClassDisrupt {
+			disrupt++
+		}
+		if o.m != a.m {
+			continue
+		}
+		mine++
+		if c.w.now-o.at < time.Minute {
+			c.broken(a, "S26", "%s %s after the one before", action.Verb, c.w.now-o.at)
+		}
+	}
+	if mine >= 3 || len(c.acts) >= 4 || action.Class == node.ClassDisrupt && disrupt >= 1 {
+		c.broken(a, "S26", "action %d here, %d in the cluster", mine+1, len(c.acts)+1)
+	}
+}
+
+// ended: S29, every act ends by its deadline; looks after it and the release of the lock may take their own.
+func (c *checker) ended(a *agent, action node.Action, began instant) {
+	if took := c.w.now - began; took > action.Deadline+6*time.Second && a.m.asleepUntil < began {
+		c.broken(a, "S29", "%s took %s", action.ID, took)
+	}
+}
+
+func (c *checker) settled(a *agent) {
+	for i := range c.acts {
+		if c.acts[i].m == a.m && c.acts[i].settled == 0 {
+			c.acts[i].settled = c.w.now
+		}
+	}
+}

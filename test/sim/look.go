@@ -1,0 +1,258 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/dcs"
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+)
+
+// depth is observer.Depth.
+type depth int
+
+const (
+	routine depth = iota
+	alert
+	confirm
+)
+
+// How old a fact may become, as in package agent/observer.
+var (
+	everyUnit    = [...]time.Duration{5 * time.Second, 0, 0}
+	everyAPI     = [...]time.Duration{10 * time.Second, 2 * time.Second, 0}
+	everySession = [...]time.Duration{20 * time.Second, 2 * time.Second, 0}
+	everyMachine = [...]time.Duration{10 * time.Second, 5 * time.Second, 0}
+)
+
+// sight is what one process of the agent has seen last.
+type sight struct {
+	facts node.PatroniFacts
+	dcs   node.DCS
+}
+
+func due[T any](f node.Fact[T], now node.Instant, every time.Duration) bool {
+	return !f.Known || f.Age(now) >= every
+}
+
+// snapshot looks at the model with the ages, unknowns and delays of real probes. Looks run beside each other: each fact is
+// of the moment at which the look began, and all take as long as the slowest.
+func (a *agent) snapshot(p *process, d depth) node.Snapshot {
+	delay := max(0, a.m.w.now-a.planned)
+	began := a.m.w.now
+	p.sleep(a.m.latency())
+	slowest := a.lookLocal(d)
+	p.sleep(a.m.latency())
+	slowest = max(slowest, a.lookEtcd(d))
+	p.sleep(max(slowest, a.m.latency()))
+	now := a.now()
+	s := node.Snapshot{
+		Node: a.m.name, Scope: scope, Now: now, Wall: a.m.w.wall.Add(a.m.w.now + a.m.jump), BootID: "boot-" + a.m.name,
+		Uptime: time.Duration(now), Confirm: d == confirm, DCS: a.look.dcs, Patroni: []node.PatroniFacts{a.look.facts},
+		Orders: node.Orders{Holds: a.holds},
+	}
+	s.Self = node.Self{LoopDelay: delay, StartedAgo: a.m.w.now - a.born, Assertion: a.broken}
+	for _, at := range a.crashes {
+		if a.m.w.now-at <= node.CrashWindow {
+			s.Self.Crashes++
+		}
+	}
+	if a.sleepy > 500*time.Millisecond {
+		s.Self.Suspended = a.sleepy
+	}
+	if jump := a.m.jump - a.wall; jump > 500*time.Millisecond || jump < -500*time.Millisecond {
+		s.Self.ClockJump = jump
+	}
+	a.sleepy, a.wall = 0, a.m.jump
+	a.planned = max(began, a.m.w.now)
+	return s
+}
+
+// lookLocal looks at this machine and returns how long the slowest look takes.
+func (a *agent) lookLocal(d depth) time.Duration {
+	m, f, at := a.m, &a.look.facts, a.now()
+	f.Service = "patroni"
+	if a.unitDue || due(f.Unit, at, everyUnit[d]) {
+		a.unitDue = false
+		f.Unit = node.Seen(m.unit.status(), "systemd", at)
+	}
+	f.Process = a.process(at)
+	slowest := a.lookAPI(d, at)
+	f.Postgres = node.Seen(m.files(), "files", at)
+	if due(f.Session, at, everySession[d]) {
+		if m.running && m.busy == "" {
+			f.Session = node.Seen(probe.Session{InRecovery: !m.primary, LSN: uint64(m.lsn), Timeline: m.timeline, SystemID: systemID}, "session", at)
+		} else {
+			f.Session.Why = "no session"
+		}
+	}
+	if due(f.Machine, at, everyMachine[d]) {
+		v := probe.Machine{}
+		if m.running {
+			v.Postmasters = []probe.Postmaster{{PID: m.postmaster, Unit: unitName}}
+		}
+		if m.busy == "rewinding" {
+			v.Jobs = []string{"pg_rewind"}
+		}
+		if m.upgrading {
+			v.Upgrades = []string{"apt-get"}
+		}
+		f.Machine = node.Seen(v, "process table", at)
+	}
+	f.Config = node.Seen(probe.ConfigCheck{File: "patroni.yml", FileID: fmt.Sprint(m.configAt), Name: m.name, Scope: scope, Valid: !m.badConfig}, "validator", at)
+	if m.badConfig {
+		f.Config.Value.Problems = []string{"broken"}
+	}
+	if m.configAt != 0 && m.w.now-m.configAt < 3*time.Second { // the validator is slow
+		f.Config = node.Unseen[probe.ConfigCheck]("validator", "the file has changed and is being checked", at)
+	}
+	return slowest
+}
+
+func (a *agent) process(at node.Instant) node.Fact[probe.Process] {
+	pid := a.look.facts.Unit.Value.MainPID
+	if !a.look.facts.Unit.Known || pid == 0 {
+		return node.Unseen[probe.Process]("process table", "the unit has no main process", at)
+	}
+	v := probe.Process{PID: pid}
+	if m := a.m; m.unit.pid == pid {
+		v = probe.Process{Exists: true, PID: pid, State: "S", StartTick: uint64((m.born + m.uptime) / (10 * time.Millisecond)), Command: "patroni", Unit: unitName}
+		if m.stopped {
+			v.State = "T"
+		}
+	}
+	return node.Seen(v, "process table", at)
+}
+
+// lookAPI asks the model of the REST API.
+func (a *agent) lookAPI(d depth, at node.Instant) time.Duration {
+	m, f := a.m, &a.look.facts
+	live, takes := probe.Liveness{Outcome: probe.OutcomeAnswered, Status: 200}, time.Duration(0)
+	patience := m.w.timing.TTL
+	if !m.primary {
+		patience *= 2
+	}
+	switch {
+	case m.stopped:
+		live, takes = probe.Liveness{Outcome: probe.OutcomeTimeout}, time.Second
+		if f.Process.Value.Stopped() {
+			takes = 400 * time.Millisecond
+		}
+	case !m.answers():
+		live = probe.Liveness{Outcome: probe.OutcomeRefused}
+	case m.stuck && m.w.now-m.lastLoop > patience:
+		live.Status = 503
+	}
+	f.Liveness = node.Seen(live, "/liveness", at)
+	if live.Outcome == probe.OutcomeAnswered && due(f.API, at, everyAPI[d]) {
+		role := "replica"
+		if m.primary {
+			role = "primary"
+		}
+		f.API = node.Seen(probe.PatroniAPI{
+			Outcome: probe.OutcomeAnswered, Name: m.name, Scope: scope, State: m.stateWord(), Role: role,
+			Timeline: int64(m.timeline), Paused: m.w.paused, SystemID: systemID,
+		}, "/patroni", at)
+	}
+	return takes
+}
+
+func (m *machine) files() probe.Postgres {
+	v := probe.Postgres{
+		DataDir: "/pgdata", Initialized: true, DataDirID: "dir-" + m.name, SystemID: systemID, ControlState: "in archive recovery",
+		Timeline: m.timeline, CheckpointLSN: uint64(m.lsn), Standby: !m.primary, Port: 5432,
+	}
+	if m.primary {
+		v.ControlState = probe.ControlInProduction
+	}
+	if m.running {
+		v.Running, v.PostmasterPID, v.PostmasterTick, v.ProcessState, v.CGroupUnit = true, m.postmaster, m.postTick, "S", unitName
+		v.ServerStatus = "ready"
+		if m.busy == "starting" {
+			v.ServerStatus = probe.ServerStarting
+		}
+	}
+	return v
+}
+
+// lookEtcd proves the view with a linearizable read, or leaves the old one as it was.
+func (a *agent) lookEtcd(d depth) time.Duration {
+	v, e, at := &a.look.dcs, a.m.w.etcd, a.now()
+	if !e.answers(a.m) {
+		if v.Since == 0 {
+			v.Since = at
+		}
+		v.Cluster.Why = "no answer"
+		return time.Second
+	}
+	a.m.w.changed()
+	v.Since = 0
+	v.Cluster = node.Seen(a.m.cluster(), "etcd linearizable", at)
+	v.Shared = node.Seen(a.m.shared(), "etcd", at)
+	c := v.Cluster.Value
+	if c.Leader != nil {
+		v.LeaderLease = node.Seen(e.left(c.Leader.Lease), "etcd", at)
+	}
+	if me, ok := c.Member(a.m.name); ok {
+		v.MemberLease = node.Seen(e.left(me.Lease), "etcd", at)
+	}
+	if d != routine || due(v.Alarms, at, 5*time.Second) {
+		var alarms []string
+		if e.nospace {
+			alarms = []string{"NOSPACE"}
+		}
+		v.Alarms = node.Seen(alarms, "etcd", at)
+	}
+	if d == confirm {
+		v.Writable = node.Seen(e.writable(), "etcd", at)
+	}
+	return 0
+}
+
+// left is a lease as etcd tells of it: in whole seconds.
+func (e *etcdModel) left(id int64) node.Lease {
+	l := e.leases[id]
+	if l == nil {
+		return node.Lease{ID: id}
+	}
+	return node.Lease{ID: id, Granted: l.ttl, Remaining: max(0, l.expires-e.w.now).Truncate(time.Second), Exists: true}
+}
+
+func (m *machine) shared() node.Coordination {
+	return dcs.ParseShared(scope, m.w.etcd.under(node.KeyRoot))
+}
+
+// cluster is the view of Patroni's keys.
+func (m *machine) cluster() node.Cluster {
+	w := m.w
+	c := node.Cluster{
+		Scope: scope, Revision: w.etcd.revision, ClusterID: 1, Initialize: systemID,
+		Config: node.DynamicConfig{
+			Present: true, TTL: w.timing.TTL, LoopWait: w.timing.LoopWait, RetryTimeout: w.timing.RetryTimeout,
+			PrimaryStartTimeout: 300 * time.Second, MaximumLagOnFailover: 1 << 20, Pause: w.paused,
+		},
+	}
+	for _, o := range w.machines {
+		kv := w.etcd.keys[prefix+"members/"+o.name]
+		if kv == nil {
+			continue
+		}
+		mem := node.Member{
+			Name: o.name, State: "stopped", Role: "replica", Version: "4.0.7", HasLSN: true, NoFailover: o.nofailover,
+			Lease: kv.Lease, ModRevision: kv.ModRevision,
+		}
+		_, _ = fmt.Sscanf(string(kv.Value), "%q %s %d %d", &mem.State, &mem.Role, &mem.Timeline, &mem.LSN)
+		if mem.Role == "replica" && mem.State == "running" {
+			mem.ReplicationState = "streaming"
+		}
+		c.Members = append(c.Members, mem)
+	}
+	if kv := w.etcd.keys[prefix+"leader"]; kv != nil {
+		c.Leader = &node.LeaderKey{Name: string(kv.Value), Lease: kv.Lease, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision}
+		if l, ok := c.Member(c.Leader.Name); ok {
+			c.Optime = l.LSN
+		}
+	}
+	return c
+}

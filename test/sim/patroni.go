@@ -1,0 +1,404 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// machine models one node: its clock, its way to etcd, systemd's unit of Patroni, Patroni, and PostgreSQL.
+type machine struct {
+	w           *world
+	name        string
+	rnd         *rand.Rand
+	uptime      time.Duration // at the beginning
+	asleepUntil instant
+	sleeping    bool
+	cut         bool // no way to etcd
+	jump        time.Duration
+	upgrading   bool
+	upgradeFrom instant
+	unit        unit
+	agent       *agent
+
+	// Patroni
+	patroni    bool // the main process exists
+	ready      bool // REST is open, the loop has begun
+	stopped    bool // SIGSTOP
+	stuck      bool // the loop only
+	refused    bool // REST has no listener
+	sickSince  instant
+	sick       bool
+	born       instant
+	phase      time.Duration // of the loop's fixed grid
+	lease      int64
+	lost       instant // since when etcd has not answered the loop
+	failing    bool
+	lastLoop   instant
+	badConfig  bool
+	configAt   instant // of its last change
+	answered   instant // REST last said that this is the primary
+	wasPrimary bool
+
+	// PostgreSQL
+	running    bool
+	primary    bool
+	busy       string // starting, stopping, rewinding
+	work       int    // counts what PostgreSQL is told, so that an older order ends nothing newer
+	timeline   uint32
+	lsn        float64
+	forkAt     float64 // where its timeline began
+	postmaster int
+	postTick   uint64
+	source     string // member that it streams from
+	nofailover bool
+}
+
+func newMachine(w *world, i int, up time.Duration, group bool) *machine {
+	m := &machine{w: w, name: fmt.Sprintf("n%d", i+1), uptime: up}
+	m.rnd = w.rand(m.name)
+	m.phase = time.Duration(m.rnd.Int64N(int64(w.timing.LoopWait)))
+	m.unit = newUnit(m, group)
+	m.running, m.primary, m.timeline, m.lsn = true, i == 0, 1, 1000
+	m.postmaster, m.postTick = 500+i, m.ticks()-400
+	m.agent = newAgent(m)
+	if i > 0 {
+		m.source = "n1"
+	}
+	return m
+}
+
+func (m *machine) latency() time.Duration { return time.Duration(1+m.rnd.IntN(8)) * time.Millisecond }
+
+// ticks is the time since boot as the kernel counts it.
+func (m *machine) ticks() uint64 { return uint64((m.w.now + m.uptime) / (10 * time.Millisecond)) }
+
+// boot finds a cluster that has run for a while.
+func (m *machine) boot() {
+	m.unit.run()
+	m.born = m.w.now - m.uptime
+	m.ready = true
+	m.loop()
+	m.grid()
+}
+
+// grid runs Patroni's loop at fixed moments of the machine, so that a restart does not change anybody's luck.
+func (m *machine) grid() {
+	next := m.phase + (m.w.now-m.phase+m.w.timing.LoopWait)/m.w.timing.LoopWait*m.w.timing.LoopWait
+	if next <= m.w.now {
+		next += m.w.timing.LoopWait
+	}
+	m.w.after(next-m.w.now, m, func() {
+		m.loop()
+		m.grid()
+	})
+}
+
+// asleep reports whether the machine is suspended.
+func (m *machine) asleep() bool { return m.sleeping }
+
+// works reports whether Patroni's loop runs.
+func (m *machine) works() bool { return m.patroni && m.ready && !m.stopped && !m.stuck && !m.asleep() }
+
+// answers reports whether Patroni's REST API does.
+func (m *machine) answers() bool {
+	return m.patroni && m.ready && !m.stopped && !m.refused && !m.asleep()
+}
+
+func (m *machine) writable() bool { return m.running && m.primary && m.busy == "" && !m.asleep() }
+
+// routable reports whether HAProxy's check of this machine succeeds now.
+func (m *machine) routable() bool {
+	return m.answers() && m.writable() && m.lease != 0 && m.w.leader == m.name
+}
+
+// routedUntil is the moment until which HAProxy leads clients here. It is called before anything changes.
+func (m *machine) routedUntil(now instant) instant {
+	if m.routable() {
+		m.answered, m.wasPrimary = now, true
+		return now
+	}
+	if !m.wasPrimary {
+		return -1
+	}
+	return m.answered + haproxyDown
+}
+
+// trouble notes since when Patroni has not done what it should.
+func (m *machine) trouble() {
+	sick := m.stopped || m.stuck || m.refused
+	if sick && !m.sick {
+		m.sickSince = m.w.now
+	}
+	m.sick = sick
+}
+
+// start is Patroni's main process beginning to live.
+func (m *machine) start() {
+	m.w.changed()
+	m.patroni, m.ready, m.stopped, m.stuck, m.refused = true, false, false, false, false
+	m.failing, m.born = false, m.w.now
+	m.trouble()
+	life := m.unit.invocation
+	if m.badConfig {
+		m.w.after(400*time.Millisecond, m, func() {
+			if m.patroni && m.unit.invocation == life {
+				m.unit.died("exit-code", 1)
+			}
+		})
+		return
+	}
+	m.w.after(time.Second, m, func() {
+		if !m.patroni || m.unit.invocation != life || m.ready {
+			return
+		}
+		m.w.changed()
+		m.ready = true
+		m.loop()
+	})
+}
+
+// gone is Patroni's main process having ended.
+func (m *machine) gone() {
+	m.w.changed()
+	m.patroni, m.ready, m.stopped, m.stuck, m.refused = false, false, false, false, false
+	m.trouble()
+}
+
+// leaderKeyChanged wakes a loop that watches the leader key.
+func (m *machine) leaderKeyChanged(holder string) {
+	if holder == "" && !m.primary {
+		m.w.after(100*time.Millisecond+m.phase/100, m, m.loop)
+	}
+}
+
+// loop is one turn of Patroni's HA loop.
+func (m *machine) loop() {
+	if !m.works() {
+		return
+	}
+	if !m.w.etcd.answers(m) {
+		m.withoutEtcd()
+		return
+	}
+	m.w.changed()
+	m.failing, m.lastLoop = false, m.w.now
+	if !m.touch() {
+		return
+	}
+	key := m.w.etcd.value(prefix + "leader")
+	switch {
+	case key == m.name:
+		m.lead()
+	case key != "":
+		m.followLeader(key)
+	case m.mayLead():
+		m.w.etcd.put(prefix+"leader", m.name, m.lease)
+		m.lead()
+	case m.primary && m.running && m.busy == "" && !m.w.paused:
+		m.demote() // it cannot take the key
+	}
+	m.touch()
+}
+
+// withoutEtcd: a primary demotes itself when etcd has not answered for retry_timeout, unless the cluster is paused.
+func (m *machine) withoutEtcd() {
+	if m.failing {
+		return
+	}
+	m.failing, m.lost = true, m.w.now
+	m.retry()
+}
+
+func (m *machine) retry() {
+	life := m.unit.invocation
+	m.w.after(500*time.Millisecond, m, func() {
+		switch {
+		case !m.works() || m.unit.invocation != life || !m.failing:
+		case m.w.etcd.answers(m):
+			m.loop()
+		case m.w.now-m.lost < m.w.timing.RetryTimeout:
+			m.retry()
+		case m.primary && m.running && m.busy == "" && !m.w.paused:
+			m.demote()
+			m.failing = false
+		default:
+			m.failing = false
+		}
+	})
+}
+
+// touch renews the lease and the member key and reports whether there is one.
+func (m *machine) touch() bool {
+	e := m.w.etcd
+	if kv := e.keys[prefix+"members/"+m.name]; m.lease == 0 && kv != nil {
+		m.lease = kv.Lease
+	}
+	if m.lease == 0 || !e.keep(m.lease) {
+		m.lease = 0
+		if e.nospace {
+			return false
+		}
+		m.lease = e.grant(m.w.timing.TTL)
+	}
+	if !e.nospace {
+		e.put(prefix+"members/"+m.name, m.member(), m.lease)
+	}
+	return true
+}
+
+// mayLead reports whether this member wins the race for the key that nobody holds.
+func (m *machine) mayLead() bool {
+	if !m.running || m.busy != "" || m.w.etcd.nospace || m.nofailover {
+		return false
+	}
+	if m.w.paused {
+		return m.primary
+	}
+	if m.primary {
+		return m.newest()
+	}
+	for _, o := range m.w.machines {
+		if o != m && o.answers() && o.running && o.timeline >= m.timeline && (o.lsn > m.lsn+0.5 || o.primary && o.timeline == m.timeline) && !o.nofailover {
+			return false
+		}
+	}
+	return m.newest()
+}
+
+// newest reports whether no member ever led a later timeline.
+func (m *machine) newest() bool {
+	for _, o := range m.w.machines {
+		if o.timeline > m.timeline {
+			return false
+		}
+	}
+	return true
+}
+
+// lead: this member holds the key.
+func (m *machine) lead() {
+	switch {
+	case m.busy != "":
+	case !m.running:
+		m.tell("starting", 3*time.Second, func() { m.startPostgres(true) })
+	case !m.primary:
+		m.tell("promoting", time.Second, func() {
+			if m.w.etcd.value(prefix+"leader") != m.name || !m.running {
+				return
+			}
+			m.primary, m.source = true, ""
+			m.timeline++
+			m.forkAt = m.lsn
+			m.w.say("%s: promoted, timeline %d", m.name, m.timeline)
+		})
+	}
+}
+
+// followLeader: another member holds the key.
+func (m *machine) followLeader(key string) {
+	lead := m.w.machine(key)
+	switch {
+	case m.busy != "" || m.w.paused && m.primary:
+	case m.running && m.primary:
+		m.demote()
+	case !m.running || lead.primary && (m.timeline != lead.timeline || m.source != key):
+		if !lead.primary {
+			return
+		}
+		m.tell("rewinding", 4*time.Second, func() {
+			m.rewind(lead)
+			if !m.running {
+				m.startPostgres(false)
+			}
+			m.source = key
+		})
+	}
+}
+
+// rewind discards what the leader never had.
+func (m *machine) rewind(lead *machine) {
+	m.w.changed()
+	if lead.timeline > m.timeline && m.lsn > lead.forkAt {
+		lost := m.lsn - lead.forkAt
+		m.w.clients.lost += lost
+		m.w.say("%s: rewound, %.1f acknowledged writes lost", m.name, lost)
+		m.lsn = lead.forkAt
+	}
+	m.timeline, m.forkAt = lead.timeline, lead.forkAt
+}
+
+// follow brings a replica to the position of what it streams from. It is part of the books: positions count only there.
+func (m *machine) follow() {
+	if !m.running || m.primary || m.source == "" || m.busy != "" || m.asleep() {
+		return
+	}
+	if s := m.w.machine(m.source); s.running && s.primary && s.timeline == m.timeline && !s.asleep() {
+		m.lsn = max(m.lsn, s.lsn)
+	}
+}
+
+// demote makes PostgreSQL read-only by a restart.
+func (m *machine) demote() {
+	m.w.say("%s: demotes", m.name)
+	m.tell("stopping", 1500*time.Millisecond, func() {
+		m.primary = false
+		m.startPostgres(false)
+	})
+}
+
+// tell gives PostgreSQL something to do that takes time. Meanwhile it takes no writes.
+func (m *machine) tell(what string, takes time.Duration, then func()) {
+	m.w.changed()
+	m.busy = what
+	m.work++
+	turn := m.work
+	m.w.after(takes, m, func() {
+		if turn != m.work {
+			return
+		}
+		m.w.changed()
+		m.busy = ""
+		then()
+		m.w.changed()
+		m.loop()
+	})
+}
+
+func (m *machine) startPostgres(primary bool) {
+	m.running, m.primary = true, primary
+	m.postmaster += 100
+	m.postTick = m.ticks()
+	m.w.say("%s: PostgreSQL runs, primary %t", m.name, primary)
+}
+
+// stopPostgres ends PostgreSQL and whatever it was about to do.
+func (m *machine) stopPostgres(why string) {
+	m.w.changed()
+	m.running, m.busy = false, ""
+	m.work++
+	m.w.say("%s: PostgreSQL ends: %s", m.name, why)
+}
+
+// member is the value of the member key.
+func (m *machine) member() string {
+	role := "replica"
+	if m.primary {
+		role = "primary"
+	}
+	return fmt.Sprintf("%q %s %d %.0f", m.stateWord(), role, m.timeline, m.lsn)
+}
+
+func (m *machine) stateWord() string {
+	switch {
+	case m.busy == "starting":
+		return "starting"
+	case m.busy == "stopping":
+		return "stopping"
+	case m.busy == "rewinding":
+		return "running"
+	case !m.running:
+		return "stopped"
+	}
+	return "running"
+}

@@ -1,0 +1,37 @@
+//go:build planted
+
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
+)
+
+func buildPlanted(seeds uint64) int { return huntPlanted(seeds, 2) }
+
+// huntPlanted plants one bug after the other and runs seeds until an invariant breaks.
+func huntPlanted(seeds uint64, workers int) int {
+	all := planted.List(node.Guards())
+	found := 0
+	for _, bug := range slices.Sorted(maps.Keys(all)) {
+		planted.Current = bug
+		t := runSeeds(1, seeds, workers, true)
+		planted.Current = ""
+		if len(t.Violations) == 0 {
+			fmt.Printf("not found  %-40s %d seeds\n", bug, t.Seeds)
+			continue
+		}
+		found++
+		v := t.Violations[0]
+		fmt.Printf("found      %-40s %d seeds  %s  %s\n", bug, t.Seeds, v.Invariant, v.Text)
+	}
+	fmt.Printf("found %d of %d planted bugs\n", found, len(all))
+	if found < len(all) {
+		return 1
+	}
+	return 0
+}

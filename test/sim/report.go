@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+)
+
+// violation is an invariant that a seed broke.
+type violation struct {
+	Invariant string
+	Seed      uint64
+	Text      string
+}
+
+// tally is what happened in one or many seeds.
+type tally struct {
+	Seeds      int
+	Hours      float64
+	Faults     map[string]int
+	Actions    map[string]int
+	Results    map[string]int
+	Refusals   map[string]int
+	Violations []violation
+	Worse      int // seeds in which writes were impossible for longer with agents
+	Better     int
+	seen       map[string]bool
+}
+
+func newTally() tally {
+	return tally{Faults: map[string]int{}, Actions: map[string]int{}, Results: map[string]int{}, Refusals: map[string]int{}, seen: map[string]bool{}}
+}
+
+// refused counts an action and the guard that refused it, once per seed.
+func (t *tally) refused(action string, g node.Guard) {
+	if key := action + string(g); !t.seen[key] {
+		t.seen[key] = true
+		t.Refusals[string(g)]++
+	}
+}
+
+func (t *tally) acted(a node.Action, r node.AttemptResult) {
+	t.Actions[fmt.Sprintf("%s %s (%s)", a.Verb, a.Finding, a.Class)]++
+	t.judged(r)
+}
+
+func (t *tally) judged(r node.AttemptResult) { t.Results[string(r)]++ }
+
+// add adds another tally. Sums do not depend on the order.
+func (t *tally) add(o tally) {
+	t.Seeds += o.Seeds
+	t.Hours += o.Hours
+	t.Worse += o.Worse
+	t.Better += o.Better
+	for _, m := range []struct{ to, from map[string]int }{{t.Faults, o.Faults}, {t.Actions, o.Actions}, {t.Results, o.Results}, {t.Refusals, o.Refusals}} {
+		for k, n := range m.from {
+			m.to[k] += n
+		}
+	}
+	t.Violations = append(t.Violations, o.Violations...)
+}
+
+// write prints the report.
+func (t *tally) write(w io.Writer) {
+	fmt.Fprintf(w, "seeds %d, simulated hours %.1f\n", t.Seeds, t.Hours)
+	for _, part := range []struct {
+		title  string
+		counts map[string]int
+	}{{"faults", t.Faults}, {"actions", t.Actions}, {"results", t.Results}, {"refusals per guard (once per action and seed)", t.Refusals}} {
+		fmt.Fprintf(w, "\n%s\n", part.title)
+		for _, k := range slices.Sorted(maps.Keys(part.counts)) {
+			fmt.Fprintf(w, "  %-45s %d\n", k, part.counts[k])
+		}
+	}
+	var never []string
+	for _, g := range node.Guards() {
+		if t.Refusals[string(g)] == 0 {
+			never = append(never, string(g))
+		}
+	}
+	fmt.Fprintf(w, "\nguards that never refused: %v\n", never)
+	fmt.Fprintf(w, "violations: %d\n", len(t.Violations))
+	slices.SortFunc(t.Violations, func(a, b violation) int { return int(a.Seed) - int(b.Seed) })
+	for _, v := range t.Violations[:min(40, len(t.Violations))] {
+		fmt.Fprintf(w, "  %s  seed %d  %s\n      go run ./test/sim -seed %d\n", v.Invariant, v.Seed, v.Text, v.Seed)
+	}
+}

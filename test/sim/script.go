@@ -1,0 +1,216 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/coordinator"
+)
+
+// fault is one thing that goes wrong, or that a person does. It lasts where it can.
+type fault struct {
+	at     instant
+	kind   string
+	leader bool // the leader of that moment, else the pick-th of the others
+	pick   int
+	lasts  time.Duration
+}
+
+// kinds are what a script is drawn from.
+var kinds = []struct {
+	name   string
+	weight int
+	do     func(w *world, m *machine, f fault)
+}{
+	{"patroni-stopped", 6, func(_ *world, m *machine, _ fault) { m.sicken(&m.stopped) }},
+	{"patroni-killed", 2, func(_ *world, m *machine, _ fault) { m.unit.kill() }},
+	{"start-limit", 3, func(w *world, m *machine, _ fault) {
+		for i := range 7 {
+			w.after(time.Duration(i)*600*time.Millisecond, m, m.unit.kill)
+		}
+	}},
+	{"loop-stuck", 3, func(_ *world, m *machine, _ fault) { m.sicken(&m.stuck) }},
+	{"rest-refused", 2, func(_ *world, m *machine, _ fault) { m.sicken(&m.refused) }},
+	{"postmaster-killed", 2, func(_ *world, m *machine, _ fault) {
+		if m.running {
+			m.stopPostgres("killed")
+		}
+	}},
+	{"etcd-without-quorum", 2, func(w *world, _ *machine, f fault) {
+		w.changed()
+		w.etcd.setQuorum(false)
+		w.after(f.lasts, nil, func() { w.changed(); w.etcd.setQuorum(true) })
+	}},
+	{"cut-from-etcd", 2, func(w *world, m *machine, f fault) {
+		w.changed()
+		m.cut = true
+		w.after(f.lasts, nil, func() { w.changed(); m.cut = false })
+	}},
+	{"etcd-nospace", 2, func(w *world, _ *machine, f fault) {
+		w.etcd.setNospace(true)
+		w.after(f.lasts, nil, func() { w.etcd.setNospace(false) })
+	}},
+	{"config-broken", 2, func(w *world, m *machine, f fault) {
+		m.badConfig, m.configAt = true, w.now
+		w.after(f.lasts, nil, func() { m.badConfig, m.configAt = false, w.now })
+	}},
+	{"agent-killed", 4, func(w *world, m *machine, f fault) {
+		if w.agents && m.agent.alive {
+			m.agent.crash()
+			w.after(f.lasts/10, m, m.agent.start)
+		}
+	}},
+	{"agents-killed-soon-after-act", 2, func(w *world, _ *machine, f fault) {
+		w.check.ambush = 1 + f.pick%40
+	}},
+	{"machine-suspended", 1, func(w *world, m *machine, f fault) {
+		w.changed()
+		m.sleeping, m.asleepUntil = true, w.now+f.lasts/2
+		w.after(f.lasts/2, nil, func() {
+			w.changed()
+			m.sleeping = false
+			m.agent.sleepy += f.lasts / 2
+		})
+	}},
+	{"wall-clock-jump", 1, func(_ *world, m *machine, f fault) { m.jump += f.lasts * 10 }},
+	{"package-manager", 1, func(w *world, m *machine, f fault) {
+		m.upgrading, m.upgradeFrom = true, w.now
+		w.after(f.lasts, nil, func() { m.upgrading = false })
+	}},
+	{"operator-stop", 2, func(_ *world, m *machine, _ fault) { m.unit.order(func() { m.unit.stop(nil) }) }},
+	{"operator-mask", 1, func(_ *world, m *machine, _ fault) {
+		m.unit.order(func() { m.unit.masked = true; m.unit.stop(nil) })
+	}},
+	{"operator-disable", 1, func(_ *world, m *machine, _ fault) {
+		m.unit.order(func() { m.unit.enablement = "disabled"; m.unit.stop(nil) })
+	}},
+	{"operator-restart", 2, func(_ *world, m *machine, _ fault) {
+		m.unit.order(func() { m.unit.job = "restart"; m.unit.stop(m.unit.clearAndStart) })
+	}},
+	{"patronictl-pause", 2, func(w *world, _ *machine, f fault) {
+		w.setPause(true)
+		w.after(f.lasts, nil, func() { w.setPause(false) })
+	}},
+	{"pgpatrol-pause", 1, func(w *world, m *machine, f fault) { w.hold(m, node.HoldPause, f) }},
+	{"kill-switch", 1, func(w *world, m *machine, f fault) { w.hold(m, node.HoldKill, f) }},
+	{"policy-observe", 1, func(_ *world, m *machine, _ fault) {
+		m.agent.policy.Revive, m.agent.policy.Disrupt = node.ModeObserve, node.ModeObserve
+	}},
+}
+
+// sicken breaks something of a Patroni that runs.
+func (m *machine) sicken(what *bool) {
+	if !m.patroni || !m.ready {
+		return
+	}
+	m.w.changed()
+	*what = true
+	m.trouble()
+}
+
+// order is something a person does to a unit on which nobody else is at work.
+func (u *unit) order(do func()) {
+	if u.job != "" || u.state.String() == "stopping" {
+		return
+	}
+	u.m.w.changed()
+	u.m.stopped = false // systemd sends SIGCONT after SIGTERM
+	do()
+}
+
+func (w *world) setPause(on bool) {
+	w.changed()
+	w.paused = on
+	if on {
+		w.pausedAt = w.now
+	}
+	w.etcd.put(prefix+"config", fmt.Sprintf("pause %t", on), 0)
+}
+
+// hold is a person's order to pgpatrol: on this machine, or for the scope.
+func (w *world) hold(m *machine, kind node.HoldKind, f fault) {
+	h := node.Hold{Kind: kind, Level: node.LevelNode, Owner: "operator", Reason: "work", Since: w.wall, Until: w.wall.Add(f.lasts)}
+	if f.pick%2 == 0 {
+		m.agent.holds, m.agent.held = []node.Hold{h}, w.now
+		w.after(f.lasts, nil, func() { m.agent.holds = nil })
+		return
+	}
+	h.Level = node.LevelScope
+	text, err := node.HoldText(h)
+	if err != nil || !w.etcd.writable() {
+		return
+	}
+	key := node.HoldKey(h.Level, scope, kind)
+	w.etcd.put(key, string(text), 0)
+	for _, o := range w.machines {
+		o.agent.sharedHeld = w.now
+	}
+	w.after(f.lasts, nil, func() { w.etcd.remove(key) })
+}
+
+// draw draws what goes wrong in a seed, how fast and where.
+func draw(w *world) (script []fault, length time.Duration) {
+	r := w.rand("script")
+	total := 0
+	for _, k := range kinds {
+		total += k.weight
+	}
+	length = 2*time.Minute + time.Duration(r.IntN(120))*time.Second
+	for range 1 + r.IntN(5) {
+		n, i := r.IntN(total), 0
+		for n >= kinds[i].weight {
+			n -= kinds[i].weight
+			i++
+		}
+		script = append(script, fault{
+			at: time.Duration(12000+r.IntN(70000)) * time.Millisecond, kind: kinds[i].name, leader: r.IntN(3) > 0, pick: r.IntN(1000),
+			lasts: time.Duration(2000+r.IntN(60000)) * time.Millisecond,
+		})
+	}
+	slices.SortStableFunc(script, func(a, b fault) int { return int(a.at - b.at) })
+	return script, length
+}
+
+// strike lets a fault happen to whom it is meant for.
+func (w *world) strike(f fault) {
+	var others []*machine
+	target := w.machine(w.etcd.value(prefix + "leader"))
+	for _, m := range w.machines {
+		if m != target {
+			others = append(others, m)
+		}
+	}
+	if !f.leader {
+		target = others[f.pick%len(others)]
+	}
+	if target == nil {
+		return
+	}
+	for _, k := range kinds {
+		if k.name == f.kind {
+			w.say("fault: %s on %s for %s", f.kind, target.name, f.lasts)
+			w.facts.Faults[f.kind]++
+			k.do(w, target, f)
+		}
+	}
+}
+
+// play runs one seed to its end.
+func play(w *world) {
+	script, length := draw(w)
+	for _, f := range script {
+		w.after(f.at, nil, func() { w.strike(f) })
+	}
+	w.run(length)
+	w.changed()
+	w.facts.Hours += length.Hours()
+	for _, m := range w.machines {
+		for _, p := range m.agent.procs {
+			p.kill()
+		}
+	}
+}
+
+var _ coordinator.KV = (*client)(nil)

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+)
+
+const (
+	scope    = "main"
+	prefix   = "/service/" + scope + "/"
+	systemID = "7400000000000000001"
+	unitName = "patroni.service"
+)
+
+// world is everything of one seed: machines, etcd, clients, people, and what is wrong.
+type world struct {
+	clock
+	seed     uint64
+	timing   node.Timing
+	etcd     *etcdModel
+	machines []*machine
+	agents   bool // whether there are any
+	paused   bool // patronictl pause
+	pausedAt instant
+	leader   string // holder of the leader key
+	changes  []instant
+	clients  clients
+	check    *checker
+	facts    tally
+	trace    *strings.Builder // nil: nobody reads it
+	wall     time.Time
+}
+
+func newWorld(seed uint64, agents bool, trace *strings.Builder) *world {
+	w := &world{seed: seed, agents: agents, trace: trace, wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	w.facts = newTally()
+	r := w.rand("topology")
+	w.timing = node.Timing{TTL: 30 * time.Second, LoopWait: 10 * time.Second, RetryTimeout: 10 * time.Second}
+	if r.IntN(4) == 0 {
+		w.timing = node.Timing{TTL: 20 * time.Second, LoopWait: time.Second, RetryTimeout: 3 * time.Second}
+	}
+	w.etcd = newEtcd(w)
+	w.etcd.changed = w.keyChanged
+	w.check = &checker{w: w, intents: map[string]int{}}
+	group := r.IntN(4) == 0
+	up := 10 * time.Minute
+	if r.IntN(8) == 0 {
+		up = 5 * time.Second
+	}
+	for i := range 3 {
+		w.machines = append(w.machines, newMachine(w, i, up, group))
+	}
+	w.etcd.put(prefix+"initialize", systemID, 0)
+	w.etcd.put(prefix+"config", "{}", 0)
+	for i, m := range w.machines {
+		w.after(time.Duration(i)*10*time.Millisecond, m, m.boot)
+	}
+	if agents {
+		for _, m := range w.machines {
+			w.after(time.Duration(m.rnd.IntN(2000))*time.Millisecond, m, m.agent.start)
+		}
+	}
+	return w
+}
+
+// rand returns the random numbers of one entity, so that one more drawn by it changes nobody else's luck.
+func (w *world) rand(entity string) *rand.Rand {
+	h := uint64(14695981039346656037)
+	for _, b := range []byte(entity) {
+		h = (h ^ uint64(b)) * 1099511628211
+	}
+	return rand.New(rand.NewPCG(w.seed, h))
+}
+
+func (w *world) say(format string, args ...any) {
+	if w.trace != nil {
+		fmt.Fprintf(w.trace, "%9.3fs  %s\n", w.now.Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
+func (w *world) machine(name string) *machine {
+	for _, m := range w.machines {
+		if m.name == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// keyChanged lets those who watch etcd know.
+func (w *world) keyChanged(key string) {
+	if key == prefix+"leader" {
+		holder := w.etcd.value(key)
+		w.say("etcd: leader key: %q", holder)
+		if holder != "" && holder != w.leader {
+			if w.leader != "" {
+				w.changes = append(w.changes, w.now)
+			}
+			w.leader = holder
+		}
+		for _, m := range w.machines {
+			m.leaderKeyChanged(holder)
+		}
+	}
+	for _, m := range w.machines {
+		if w.agents && w.etcd.answers(m) && !strings.Contains(key, "/members/") {
+			m.agent.wake()
+		}
+	}
+}
+
+// changed brings the books of the clients up to date. Everything that changes who can write calls it, before and after.
+func (w *world) changed() { w.clients.account(w) }
+
+// clients model writers: those that HAProxy leads to the leader, and one that stays with the primary it knows.
+type clients struct {
+	last    instant
+	down    time.Duration // nobody could write through HAProxy
+	lost    float64       // acknowledged writes that were discarded
+	written float64
+}
+
+const (
+	haproxyDown = 8 * time.Second // from a REST API that stops answering to sessions that are shut down
+	routedRate  = 100             // writes per second through HAProxy
+	directRate  = 1               // writes per second of a client that goes to every primary it can find
+)
+
+// account adds what happened since the last change: nothing changed in between.
+func (c *clients) account(w *world) {
+	span := w.now - c.last
+	if span <= 0 {
+		return
+	}
+	routed := false
+	for _, m := range w.machines {
+		if !m.writable() {
+			continue
+		}
+		rate := float64(directRate)
+		// HAProxy forgets a server some time after it stopped answering: the span is cut there.
+		if end := m.routedUntil(w.now); !routed && end > c.last {
+			routed = true
+			part := min(end, w.now) - c.last
+			c.down += span - part
+			m.lsn += routedRate * part.Seconds()
+			c.written += routedRate * part.Seconds()
+		}
+		m.lsn += rate * span.Seconds()
+	}
+	if !routed {
+		c.down += span
+	}
+	for _, m := range w.machines {
+		m.follow()
+	}
+	c.last = w.now
+}
