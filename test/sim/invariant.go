@@ -113,9 +113,10 @@ func (c *checker) truth(a *agent, action node.Action) {
 			c.broken(a, "S13", "start of a unit that is %s", m.unit.state)
 		}
 	} else {
-		// S6, S13, S14: Patroni does not do its work, and has not for as long as a proof takes.
-		if !m.sick || now-m.sickSince < proof {
-			c.broken(a, "S6", "kill of a Patroni that worked %s ago", now-m.sickSince)
+		// S6, S13, S14: Patroni does not do its work, and has not for as long as a proof takes; or its lease, which it
+		// should have renewed, is older than a loop that had to retry.
+		if (!m.sick || now-m.sickSince < proof) && !c.overdue(m) {
+			c.broken(a, "S6", "kill of a Patroni that works, or did %s ago", now-m.sickSince)
 		}
 		c.softKill(a, action)
 	}
@@ -128,6 +129,11 @@ func (c *checker) truth(a *agent, action node.Action) {
 		c.broken(a, "S11", "%s while etcd takes no writes", action.Verb)
 	}
 	c.grace(a, action)
+}
+
+func (c *checker) overdue(m *machine) bool {
+	l := c.w.etcd.leases[m.lease]
+	return l == nil || c.w.now-l.renewed > c.w.timing.LoopWait+c.w.timing.RetryTimeout
 }
 
 // softKill: S7, what a kill needs; S8, PostgreSQL is only stopped in class disrupt.
@@ -207,5 +213,22 @@ func (c *checker) settled(a *agent) {
 		if c.acts[i].m == a.m && c.acts[i].settled == 0 {
 			c.acts[i].settled = c.w.now
 		}
+	}
+}
+
+// harmless: S40, the same seed without agents is no better: writes are impossible for at most a second longer with them,
+// and no more acknowledged writes are lost.
+func (c *checker) harmless(without *world) {
+	mine, other := &c.w.clients, &without.clients
+	t := &c.w.facts
+	switch {
+	case mine.down > other.down+time.Second:
+		t.Worse++
+		c.w.say("S40: no writes for %s with agents, %s without", mine.down, other.down)
+	case mine.lost > other.lost+0.01:
+		t.Lost++
+		c.w.say("S40: %.2f acknowledged writes lost with agents, %.2f without", mine.lost, other.lost)
+	case mine.down+time.Second < other.down || mine.lost+0.01 < other.lost:
+		t.Better++
 	}
 }
