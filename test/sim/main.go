@@ -42,12 +42,14 @@ func main() {
 	}
 }
 
-// runSeed runs one seed with agents.
+// runSeed runs one seed with agents, and once more without them to see whether they did harm.
 func runSeed(seed uint64, trace *strings.Builder) tally {
-	w := newWorld(seed, true, trace)
-	play(w)
-	w.facts.Seeds = 1
-	return w.facts
+	with, without := newWorld(seed, true, trace), newWorld(seed, false, nil)
+	play(with)
+	play(without)
+	with.check.harmless(without)
+	with.facts.Seeds = 1
+	return with.facts
 }
 
 // runSeeds runs many seeds beside each other. With stop it ends after the first violation.

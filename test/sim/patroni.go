@@ -39,6 +39,8 @@ type machine struct {
 	configAt   instant // of its last change
 	answered   instant // REST last said that this is the primary
 	wasPrimary bool
+	leadUntil  instant // as Patroni counts it
+	wrote      bool    // it took writes of its own since it last followed somebody
 
 	// PostgreSQL
 	running    bool
@@ -47,7 +49,6 @@ type machine struct {
 	work       int    // counts what PostgreSQL is told, so that an older order ends nothing newer
 	timeline   uint32
 	lsn        float64
-	forkAt     float64 // where its timeline began
 	postmaster int
 	postTick   uint64
 	source     string // member that it streams from
@@ -107,19 +108,17 @@ func (m *machine) answers() bool {
 
 func (m *machine) writable() bool { return m.running && m.primary && m.busy == "" && !m.asleep() }
 
-// routable reports whether HAProxy's check of this machine succeeds now.
-func (m *machine) routable() bool {
-	return m.answers() && m.writable() && m.lease != 0 && m.w.leader == m.name
-}
-
-// routedUntil is the moment until which HAProxy leads clients here. It is called before anything changes.
+// routedUntil is the moment until which HAProxy leads clients here. It is called before anything changes. Patroni says
+// that it is the primary for as long as the lease that it renewed last lives, whatever its loop does meanwhile.
 func (m *machine) routedUntil(now instant) instant {
-	if m.routable() {
-		m.answered, m.wasPrimary = now, true
-		return now
+	if m.answers() && m.writable() && m.w.leader == m.name {
+		m.answered, m.wasPrimary = max(m.answered, min(now, m.leadUntil)), true
 	}
-	if !m.wasPrimary {
+	switch {
+	case !m.wasPrimary:
 		return -1
+	case m.answered == now:
+		return now
 	}
 	return m.answered + haproxyDown
 }
@@ -278,6 +277,7 @@ func (m *machine) newest() bool {
 
 // lead: this member holds the key.
 func (m *machine) lead() {
+	m.leadUntil = m.w.now + m.w.timing.TTL
 	switch {
 	case m.busy != "":
 	case !m.running:
@@ -289,7 +289,7 @@ func (m *machine) lead() {
 			}
 			m.primary, m.source = true, ""
 			m.timeline++
-			m.forkAt = m.lsn
+			m.w.forks = append(m.w.forks, m.lsn)
 			m.w.say("%s: promoted, timeline %d", m.name, m.timeline)
 		})
 	}
@@ -319,13 +319,21 @@ func (m *machine) followLeader(key string) {
 // rewind discards what the leader never had.
 func (m *machine) rewind(lead *machine) {
 	m.w.changed()
-	if lead.timeline > m.timeline && m.lsn > lead.forkAt {
-		lost := m.lsn - lead.forkAt
+	if lost := m.astray(); lost > 0 {
 		m.w.clients.lost += lost
 		m.w.say("%s: rewound, %.1f acknowledged writes lost", m.name, lost)
-		m.lsn = lead.forkAt
+		m.lsn -= lost
 	}
-	m.timeline, m.forkAt = lead.timeline, lead.forkAt
+	m.timeline, m.wrote = lead.timeline, false
+	m.lsn = min(m.lsn, lead.lsn)
+}
+
+// astray is how much was acknowledged here after the timelines parted. Whoever rewinds or ends this machine loses it.
+func (m *machine) astray() float64 {
+	if !m.wrote || int(m.timeline) >= len(m.w.forks) {
+		return 0
+	}
+	return max(0, m.lsn-m.w.forks[m.timeline])
 }
 
 // follow brings a replica to the position of what it streams from. It is part of the books: positions count only there.

@@ -26,7 +26,8 @@ type tally struct {
 	Refusals   map[string]int
 	Violations []violation
 	Worse      int // seeds in which writes were impossible for longer with agents
-	Better     int
+	Lost       int // seeds in which more acknowledged writes were lost with agents
+	Better     int // seeds that were better with agents, in either
 	seen       map[string]bool
 }
 
@@ -54,6 +55,7 @@ func (t *tally) add(o tally) {
 	t.Seeds += o.Seeds
 	t.Hours += o.Hours
 	t.Worse += o.Worse
+	t.Lost += o.Lost
 	t.Better += o.Better
 	for _, m := range []struct{ to, from map[string]int }{{t.Faults, o.Faults}, {t.Actions, o.Actions}, {t.Results, o.Results}, {t.Refusals, o.Refusals}} {
 		for k, n := range m.from {
@@ -82,6 +84,7 @@ func (t *tally) write(w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, "\nguards that never refused: %v\n", never)
+	fmt.Fprintf(w, "S40, against the same seed without agents: better %d, longer without writes %d, more writes lost %d\n", t.Better, t.Worse, t.Lost)
 	fmt.Fprintf(w, "violations: %d\n", len(t.Violations))
 	slices.SortFunc(t.Violations, func(a, b violation) int { return int(a.Seed) - int(b.Seed) })
 	for _, v := range t.Violations[:min(40, len(t.Violations))] {

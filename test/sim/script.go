@@ -207,6 +207,9 @@ func play(w *world) {
 	w.changed()
 	w.facts.Hours += length.Hours()
 	for _, m := range w.machines {
+		w.clients.lost += m.astray() // what nobody has rewound yet
+	}
+	for _, m := range w.machines {
 		for _, p := range m.agent.procs {
 			p.kill()
 		}

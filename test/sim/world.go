@@ -31,13 +31,14 @@ type world struct {
 	clients  clients
 	check    *checker
 	facts    tally
+	forks    []float64        // where each timeline after the first began
 	trace    *strings.Builder // nil: nobody reads it
 	wall     time.Time
 }
 
 func newWorld(seed uint64, agents bool, trace *strings.Builder) *world {
 	w := &world{seed: seed, agents: agents, trace: trace, wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	w.facts = newTally()
+	w.facts, w.forks = newTally(), []float64{0}
 	r := w.rand("topology")
 	w.timing = node.Timing{TTL: 30 * time.Second, LoopWait: 10 * time.Second, RetryTimeout: 10 * time.Second}
 	if r.IntN(4) == 0 {
@@ -142,6 +143,7 @@ func (c *clients) account(w *world) {
 			continue
 		}
 		rate := float64(directRate)
+		m.wrote = true
 		// HAProxy forgets a server some time after it stopped answering: the span is cut there.
 		if end := m.routedUntil(w.now); !routed && end > c.last {
 			routed = true
