@@ -49,6 +49,7 @@ type Scenario struct {
 func All() []Scenario {
 	return slices.Concat(
 		hungScenarios(), healedScenarios(), operatorScenarios(), postgresScenarios(), networkScenarios(), hostileScenarios(), crashScenarios(),
+		orderScenarios(),
 	)
 }
 

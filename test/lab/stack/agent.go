@@ -27,6 +27,9 @@ const (
 	AgentBinary  = "/usr/local/bin/pgpatrol"
 	AgentConfig  = "/etc/pgpatrol/pgpatrol.yaml"
 	AgentJournal = "/var/lib/pgpatrol/journal.jsonl"
+
+	// AgentKillSwitch is the file that forbids the agent everything while it is there.
+	AgentKillSwitch = "/var/lib/pgpatrol/kill-switch"
 )
 
 // unpacked is where the lab puts what a user would have downloaded.
