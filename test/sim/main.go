@@ -45,9 +45,9 @@ func main() {
 // runSeed runs one seed with agents, and once more without them to see whether they did harm.
 func runSeed(seed uint64, trace *strings.Builder) tally {
 	with, without := newWorld(seed, true, trace), newWorld(seed, false, nil)
-	play(with)
+	script := play(with)
 	play(without)
-	with.check.harmless(without)
+	with.check.harmless(without, script)
 	with.facts.Seeds = 1
 	return with.facts
 }

@@ -197,8 +197,8 @@ func (w *world) strike(f fault) {
 	}
 }
 
-// play runs one seed to its end.
-func play(w *world) {
+// play runs one seed to its end and returns what was done to it.
+func play(w *world) []fault {
 	script, length := draw(w)
 	for _, f := range script {
 		w.after(f.at, nil, func() { w.strike(f) })
@@ -214,6 +214,7 @@ func play(w *world) {
 			p.kill()
 		}
 	}
+	return script
 }
 
 var _ coordinator.KV = (*client)(nil)
