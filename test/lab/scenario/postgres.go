@@ -101,7 +101,8 @@ func postgresScenarios() []Scenario {
 			Observe: lookFor(26 * time.Second),
 			Heal: append(kept(),
 				Untouched(theLeader, theReplica, theSpare), NeverFound("PATRONI_HUNG", "PATRONI_LOOP_STUCK", "ZOMBIE_PRIMARY"),
-				LeaseNeverBelow(func(e Evidence) int64 { return int64(e.Timings.TTL - e.Timings.LoopWait - e.Timings.RetryTimeout) }),
+				// A loop that is starved renews late; a lease that lost a third of its life would be one that it missed.
+				LeaseNeverBelow(func(e Evidence) int64 { return int64(e.Timings.TTL * 2 / 3) }),
 				// Between two slow answers nothing at all is wrong; after three without one the agent says who is to blame.
 				says(theLeader, "busy, not hung", either(quiet("renews its lease"), finds("PATRONI_API_DEAD", "page", "starved, not dead")))),
 		},
