@@ -158,6 +158,9 @@ func TestVerify(t *testing.T) {
 	fence.Expect = node.Expectation{NewInvocation: true, ReadOnly: true}
 	other := act
 	other.Before.PostmasterPID = 599
+	led := act
+	led.Before.LeaderName = nodetest.Me
+	keyless := nodetest.WithCluster(func(c *node.Cluster) { c.Leader = nil })
 	tests := []struct {
 		name    string
 		attempt node.Attempt
@@ -171,6 +174,9 @@ func TestVerify(t *testing.T) {
 		{"same invocation", act, 3 * time.Second, nodetest.WithUnit(func(s *service.Status) { s.InvocationID = "old" }), node.ResultExecuted},
 		{"facts from before the act", act, 3 * time.Second, nodetest.With(func(p *node.PatroniFacts) { p.Unit.At = node.Instant(start - 1) }), node.ResultExecuted},
 		{"PostgreSQL restarted", other, 3 * time.Second, nodetest.LeaseLeft(29 * time.Second), node.ResultUnverified},
+		{"leads on", led, 3 * time.Second, nodetest.LeaseLeft(29 * time.Second), node.ResultVerified},
+		{"the key is gone, the member key is new", led, 3 * time.Second, keyless, node.ResultExecuted},
+		{"another leads now", led, 3 * time.Second, nodetest.Led(nodetest.Other, false), node.ResultUnverified},
 		{"second primary gone", fence, 5 * time.Second, nodetest.Led(nodetest.Other, false), node.ResultVerified},
 		{"second primary still there", fence, 5 * time.Second, nodetest.Led(nodetest.Other, true), node.ResultExecuted},
 	}

@@ -55,6 +55,12 @@ func (v *view) unmet(a node.Attempt) (open, broken []string) {
 	if e.LeaseRenewed && !v.renewedSince(a.At) {
 		open = append(open, "Patroni renews its lease")
 	}
+	// A member that led must lead on: the lease of its member key is new in any case.
+	if led := a.Verb == node.SoftKill && !e.ReadOnly && a.Before.LeaderName == v.spec.Member; led && v.otherLeads {
+		broken = append(broken, "the leader key was lost to "+v.cluster.LeaderName())
+	} else if led && !v.leader {
+		open = append(open, "this member holds the leader key")
+	}
 	pg := v.f.Postgres
 	switch {
 	case !e.SamePostmaster:
