@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/decision"
@@ -46,6 +47,10 @@ type agent struct {
 	unitDue bool
 	crashes []instant
 	look    sight
+	rnd     *rand.Rand
+	etcd    endpoint
+	listed  instant // when all keys were read last
+	told    instant // up to which moment their changes are known
 }
 
 func newAgent(m *machine) *agent {
@@ -54,8 +59,11 @@ func newAgent(m *machine) *agent {
 		a.policy.Disrupt = node.ModeObserve
 	}
 	a.journal = &journalModel{a: a}
+	a.rnd = m.w.rand("agent " + m.name)
 	return a
 }
+
+func (a *agent) latency() time.Duration { return time.Duration(1+a.rnd.IntN(8)) * time.Millisecond }
 
 func (a *agent) now() node.Instant { return node.Instant(a.m.w.now + a.m.uptime) }
 
@@ -66,7 +74,9 @@ func (a *agent) start() {
 	}
 	a.alive, a.born, a.mem, a.broken, a.look = true, a.m.w.now, node.Memory{}, "", sight{}
 	a.wall, a.sleepy = a.m.jump, 0
-	kv := &client{a.m.w.etcd, a.m, func() *process { return a.m.w.current }}
+	a.etcd = endpoint{e: a.m.w.etcd, a: a, pin: a.rnd.IntN(etcdMembers), since: -watchRetry}
+	a.listed, a.told = -listEvery, 0
+	kv := &client{a, a.m.w.etcd}
 	hands := &hands{a: a}
 	a.exec = executor.New(executor.Deps{
 		Managers: map[string]service.Manager{"patroni": hands}, Units: map[string]string{"patroni": unitName},
@@ -197,8 +207,8 @@ func (a *agent) permit(node.Action) error {
 	if a.look.dcs.Shared.Known {
 		holds = append(holds[:len(holds):len(holds)], a.look.dcs.Shared.Value.Holds...)
 	}
-	if a.m.w.etcd.answers(a.m) {
-		holds = append(holds[:len(holds):len(holds)], a.m.shared().Holds...)
+	if a.m.w.etcd.serves(a.etcd.member(), a.m.host) {
+		holds = append(holds[:len(holds):len(holds)], a.m.w.etcd.shared.Holds...)
 	}
 	for _, h := range holds {
 		return fmt.Errorf("held back by %s", h)
@@ -239,7 +249,7 @@ type hands struct {
 	a *agent
 }
 
-func (h *hands) pause() { h.a.m.w.current.sleep(h.a.m.latency()) }
+func (h *hands) pause() { h.a.m.w.current.sleep(h.a.latency()) }
 
 // Status implements service.Manager.
 func (h *hands) Status(ctx context.Context, _ string) (service.Status, error) {

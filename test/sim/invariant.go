@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
@@ -92,7 +93,7 @@ func (c *checker) people(a *agent, action node.Action) {
 	if len(a.holds) > 0 && now-a.held > time.Second {
 		c.broken(a, "S23", "%s %s after a hold of this machine", action.Verb, now-a.held)
 	}
-	if len(m.shared().Holds) > 0 && !m.cut && now-a.sharedHeld > time.Second {
+	if len(c.w.etcd.shared.Holds) > 0 && c.w.etcd.serves(a.etcd.member(), m.host) && now-a.sharedHeld > time.Second {
 		c.broken(a, "S23", "%s %s after a hold of the scope", action.Verb, now-a.sharedHeld)
 	}
 	if a.policy.For(action.Class, action.Finding) != node.ModeAuto {
@@ -241,9 +242,7 @@ func (c *checker) harmless(without *world, script []fault) {
 func stackFaults(script []fault) int {
 	n := 0
 	for _, f := range script {
-		switch f.kind {
-		case "agent-killed", "agents-killed-soon-after-act", "wall-clock-jump", "package-manager", "pgpatrol-pause", "kill-switch", "policy-observe":
-		default:
+		if i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == f.kind }); kinds[i].stack {
 			n++
 		}
 	}

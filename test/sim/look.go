@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/pgpatrol/pgpatrol/agent/dcs"
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 )
@@ -41,11 +40,11 @@ func due[T any](f node.Fact[T], now node.Instant, every time.Duration) bool {
 func (a *agent) snapshot(p *process, d depth) node.Snapshot {
 	delay := max(0, a.m.w.now-a.planned)
 	began := a.m.w.now
-	p.sleep(a.m.latency())
+	p.sleep(a.latency())
 	slowest := a.lookLocal(d)
-	p.sleep(a.m.latency())
+	p.sleep(a.latency())
 	slowest = max(slowest, a.lookEtcd(d))
-	p.sleep(max(slowest, a.m.latency()))
+	p.sleep(max(slowest, a.latency()))
 	now := a.now()
 	s := node.Snapshot{
 		Node: a.m.name, Scope: scope, Now: now, Wall: a.m.w.wall.Add(a.m.w.now + a.m.jump), BootID: "boot-" + a.m.name,
@@ -176,21 +175,22 @@ func (m *machine) files() probe.Postgres {
 	return v
 }
 
-// lookEtcd proves the view with a linearizable read, or leaves the old one as it was.
+// lookEtcd is agent/dcs.View.Observe: the leader key by a linearizable read, the other keys as the watch has told of them,
+// and all of them by a read before an act, without a watch, and every now and then. What cannot be read stays as it was.
 func (a *agent) lookEtcd(d depth) time.Duration {
 	v, e, at := &a.look.dcs, a.m.w.etcd, a.now()
-	if !e.answers(a.m) {
+	takes, ok := a.etcd.request()
+	if !ok {
 		if v.Since == 0 {
 			v.Since = at
 		}
 		v.Cluster.Why = "no answer"
-		return time.Second
+		return takes
 	}
-	a.m.w.changed()
 	v.Since = 0
-	v.Cluster = node.Seen(a.m.cluster(), "etcd linearizable", at)
-	v.Shared = node.Seen(a.m.shared(), "etcd", at)
-	c := v.Cluster.Value
+	v.Cluster = node.Seen(a.keys(d), "etcd linearizable", at)
+	v.Shared = node.Seen(e.shared, "etcd", at)
+	c := &v.Cluster.Value
 	if c.Leader != nil {
 		v.LeaderLease = node.Seen(e.left(c.Leader.Lease), "etcd", at)
 	}
@@ -207,7 +207,25 @@ func (a *agent) lookEtcd(d depth) time.Duration {
 	if d == confirm {
 		v.Writable = node.Seen(e.writable(), "etcd", at)
 	}
-	return 0
+	return takes
+}
+
+// listEvery is how often all keys are read although a watch tells of them, as in agent/dcs.
+const listEvery = 30 * time.Second
+
+// keys is what the agent knows of Patroni's keys after a linearizable read that was answered.
+func (a *agent) keys(d depth) node.Cluster {
+	now, e := a.m.w.now, a.m.w.etcd
+	current := *e.seen(now)
+	upto, live := a.etcd.watched()
+	if !live || d == confirm || now-a.listed >= listEvery {
+		a.listed, a.told = now, now
+		return current
+	}
+	a.told = max(a.told, upto)
+	c := *e.seen(a.told)
+	c.Leader, c.Revision = current.Leader, current.Revision
+	return c
 }
 
 // left is a lease as etcd tells of it: in whole seconds.
@@ -219,34 +237,22 @@ func (e *etcdModel) left(id int64) node.Lease {
 	return node.Lease{ID: id, Granted: l.ttl, Remaining: max(0, l.expires-e.w.now).Truncate(time.Second), Exists: true}
 }
 
-func (m *machine) shared() node.Coordination {
-	return dcs.ParseShared(scope, m.w.etcd.under(node.KeyRoot))
-}
-
-// cluster is the view of Patroni's keys.
-func (m *machine) cluster() node.Cluster {
-	w := m.w
-	c := node.Cluster{
+// cluster is what Patroni's keys say now.
+func (w *world) cluster() *node.Cluster {
+	c := &node.Cluster{
 		Scope: scope, Revision: w.etcd.revision, ClusterID: 1, Initialize: systemID,
 		Config: node.DynamicConfig{
 			Present: true, TTL: w.timing.TTL, LoopWait: w.timing.LoopWait, RetryTimeout: w.timing.RetryTimeout,
-			PrimaryStartTimeout: 300 * time.Second, MaximumLagOnFailover: 1 << 20, Pause: w.paused,
+			PrimaryStartTimeout: 300 * time.Second, MaximumLagOnFailover: maximumLag, Pause: w.paused,
 		},
+		Members: make([]node.Member, 0, len(w.machines)),
 	}
 	for _, o := range w.machines {
-		kv := w.etcd.keys[prefix+"members/"+o.name]
-		if kv == nil {
-			continue
+		if kv := w.etcd.keys[o.key]; kv != nil {
+			mem := o.published
+			mem.Lease, mem.ModRevision = kv.Lease, kv.ModRevision
+			c.Members = append(c.Members, mem)
 		}
-		mem := node.Member{
-			Name: o.name, State: "stopped", Role: "replica", Version: "4.0.7", HasLSN: true, NoFailover: o.nofailover,
-			Lease: kv.Lease, ModRevision: kv.ModRevision,
-		}
-		_, _ = fmt.Sscanf(string(kv.Value), "%q %s %d %d", &mem.State, &mem.Role, &mem.Timeline, &mem.LSN)
-		if mem.Role == "replica" && mem.State == "running" {
-			mem.ReplicationState = "streaming"
-		}
-		c.Members = append(c.Members, mem)
 	}
 	if kv := w.etcd.keys[prefix+"leader"]; kv != nil {
 		c.Leader = &node.LeaderKey{Name: string(kv.Value), Lease: kv.Lease, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision}

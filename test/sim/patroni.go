@@ -4,17 +4,21 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
 )
 
 // machine models one node: its clock, its way to etcd, systemd's unit of Patroni, Patroni, and PostgreSQL.
 type machine struct {
 	w           *world
+	host        host
 	name        string
+	key         string // of the member
 	rnd         *rand.Rand
 	uptime      time.Duration // at the beginning
 	asleepUntil instant
 	sleeping    bool
-	cut         bool // no way to etcd
+	deaf        bool // what it watches tells it nothing, requests are answered (FAULTS.md F46)
 	jump        time.Duration
 	upgrading   bool
 	upgradeFrom instant
@@ -22,25 +26,24 @@ type machine struct {
 	agent       *agent
 
 	// Patroni
-	patroni    bool // the main process exists
-	ready      bool // REST is open, the loop has begun
-	stopped    bool // SIGSTOP
-	stuck      bool // the loop only
-	refused    bool // REST has no listener
-	sickSince  instant
-	sick       bool
-	born       instant
-	phase      time.Duration // of the loop's fixed grid
-	lease      int64
-	lost       instant // since when etcd has not answered the loop
-	failing    bool
-	lastLoop   instant
-	badConfig  bool
-	configAt   instant // of its last change
-	answered   instant // REST last said that this is the primary
-	wasPrimary bool
-	leadUntil  instant // as Patroni counts it
-	wrote      bool    // it took writes of its own since it last followed somebody
+	patroni   bool // the main process exists
+	ready     bool // REST is open, the loop has begun
+	stopped   bool // SIGSTOP
+	stuck     bool // the loop only
+	refused   bool // REST has no listener
+	sickSince instant
+	sick      bool
+	born      instant
+	phase     time.Duration // of the loop's fixed grid
+	lease     int64
+	lost      instant // since when etcd has not answered the loop
+	failing   bool
+	lastLoop  instant
+	badConfig bool
+	configAt  instant // of its last change
+	leadUntil instant // as Patroni counts it
+	wrote     bool    // it took writes of its own since it last followed somebody
+	published node.Member
 
 	// PostgreSQL
 	running    bool
@@ -56,7 +59,8 @@ type machine struct {
 }
 
 func newMachine(w *world, i int, up time.Duration, group bool) *machine {
-	m := &machine{w: w, name: fmt.Sprintf("n%d", i+1), uptime: up}
+	m := &machine{w: w, host: host(i), name: fmt.Sprintf("n%d", i+1), uptime: up}
+	m.key = prefix + "members/" + m.name
 	m.rnd = w.rand(m.name)
 	m.phase = time.Duration(m.rnd.Int64N(int64(w.timing.LoopWait)))
 	m.unit = newUnit(m, group)
@@ -68,8 +72,6 @@ func newMachine(w *world, i int, up time.Duration, group bool) *machine {
 	}
 	return m
 }
-
-func (m *machine) latency() time.Duration { return time.Duration(1+m.rnd.IntN(8)) * time.Millisecond }
 
 // ticks is the time since boot as the kernel counts it.
 func (m *machine) ticks() uint64 { return uint64((m.w.now + m.uptime) / (10 * time.Millisecond)) }
@@ -108,20 +110,12 @@ func (m *machine) answers() bool {
 
 func (m *machine) writable() bool { return m.running && m.primary && m.busy == "" && !m.asleep() }
 
-// routedUntil is the moment until which HAProxy leads clients here. It is called before anything changes. Patroni says
-// that it is the primary for as long as the lease that it renewed last lives, whatever its loop does meanwhile.
-func (m *machine) routedUntil(now instant) instant {
-	if m.answers() && m.writable() && m.w.leader == m.name {
-		m.answered, m.wasPrimary = max(m.answered, min(now, m.leadUntil)), true
-	}
-	switch {
-	case !m.wasPrimary:
-		return -1
-	case m.answered == now:
-		return now
-	}
-	return m.answered + haproxyDown
-}
+// mute reports whether Patroni's REST API takes requests and answers none.
+func (m *machine) mute() bool { return m.asleep() || m.patroni && m.ready && m.stopped }
+
+// saysPrimary is what GET /primary answers: whether this member holds the leader key, as far as Patroni knows, whatever its
+// loop does meanwhile and PostgreSQL is (FACTS.md §2.1).
+func (m *machine) saysPrimary() bool { return m.w.now < m.leadUntil }
 
 // trouble notes since when Patroni has not done what it should.
 func (m *machine) trouble() {
@@ -136,7 +130,7 @@ func (m *machine) trouble() {
 func (m *machine) start() {
 	m.w.changed()
 	m.patroni, m.ready, m.stopped, m.stuck, m.refused = true, false, false, false, false
-	m.failing, m.born = false, m.w.now
+	m.failing, m.born, m.leadUntil = false, m.w.now, 0
 	m.trouble()
 	life := m.unit.invocation
 	if m.badConfig {
@@ -186,6 +180,7 @@ func (m *machine) loop() {
 		return
 	}
 	key := m.w.etcd.value(prefix + "leader")
+	m.leadUntil = 0
 	switch {
 	case key == m.name:
 		m.lead()
@@ -230,7 +225,7 @@ func (m *machine) retry() {
 // touch renews the lease and the member key and reports whether there is one.
 func (m *machine) touch() bool {
 	e := m.w.etcd
-	if kv := e.keys[prefix+"members/"+m.name]; m.lease == 0 && kv != nil {
+	if kv := e.keys[m.key]; m.lease == 0 && kv != nil {
 		m.lease = kv.Lease
 	}
 	if m.lease == 0 || !e.keep(m.lease) {
@@ -241,12 +236,14 @@ func (m *machine) touch() bool {
 		m.lease = e.grant(m.w.timing.TTL)
 	}
 	if !e.nospace {
-		e.put(prefix+"members/"+m.name, m.member(), m.lease)
+		m.publish()
+		e.put(m.key, m.member(), m.lease)
 	}
 	return true
 }
 
-// mayLead reports whether this member wins the race for the key that nobody holds.
+// mayLead reports whether this member wins the race for the key that nobody holds. It asks every other member that it can
+// reach; one that is silent counts for nothing (FACTS.md §2.6).
 func (m *machine) mayLead() bool {
 	if !m.running || m.busy != "" || m.w.etcd.nospace || m.nofailover {
 		return false
@@ -257,13 +254,22 @@ func (m *machine) mayLead() bool {
 	if m.primary {
 		return m.newest()
 	}
+	if m.w.optime() > m.lsn+maximumLag {
+		return false
+	}
 	for _, o := range m.w.machines {
-		if o != m && o.answers() && o.running && o.timeline >= m.timeline && (o.lsn > m.lsn+0.5 || o.primary && o.timeline == m.timeline) && !o.nofailover {
+		if o == m || !m.w.net.reach(m.host, o.host) || !o.answers() || !o.running || o.nofailover {
+			continue
+		}
+		if o.timeline >= m.timeline && (o.lsn > m.lsn+0.5 || o.primary && o.timeline == m.timeline) {
 			return false
 		}
 	}
 	return m.newest()
 }
+
+// maximumLag is maximum_lag_on_failover, in writes: of ten seconds.
+const maximumLag = 1000
 
 // newest reports whether no member ever led a later timeline.
 func (m *machine) newest() bool {
@@ -336,13 +342,19 @@ func (m *machine) astray() float64 {
 	return max(0, m.lsn-m.w.forks[m.timeline])
 }
 
+// streams reports whether a replica gets what its source writes.
+func (m *machine) streams() bool {
+	if !m.running || m.primary || m.source == "" || m.busy != "" || m.asleep() {
+		return false
+	}
+	s := m.w.machine(m.source)
+	return s.running && s.primary && s.timeline == m.timeline && !s.asleep() && m.w.net.reach(m.host, s.host)
+}
+
 // follow brings a replica to the position of what it streams from. It is part of the books: positions count only there.
 func (m *machine) follow() {
-	if !m.running || m.primary || m.source == "" || m.busy != "" || m.asleep() {
-		return
-	}
-	if s := m.w.machine(m.source); s.running && s.primary && s.timeline == m.timeline && !s.asleep() {
-		m.lsn = max(m.lsn, s.lsn)
+	if m.streams() {
+		m.lsn = max(m.lsn, m.w.machine(m.source).lsn)
 	}
 }
 
@@ -388,13 +400,24 @@ func (m *machine) stopPostgres(why string) {
 	m.w.say("%s: PostgreSQL ends: %s", m.name, why)
 }
 
-// member is the value of the member key.
-func (m *machine) member() string {
-	role := "replica"
-	if m.primary {
-		role = "primary"
+// publish is what Patroni says of its member.
+func (m *machine) publish() {
+	mem := node.Member{
+		Name: m.name, State: m.stateWord(), Role: "replica", Version: "4.0.7", HasLSN: true, NoFailover: m.nofailover,
+		Timeline: int64(m.timeline), LSN: uint64(m.lsn),
 	}
-	return fmt.Sprintf("%q %s %d %.0f", m.stateWord(), role, m.timeline, m.lsn)
+	if m.primary {
+		mem.Role = "primary"
+	} else if mem.State == "running" && m.streams() {
+		mem.ReplicationState = "streaming"
+	}
+	m.published = mem
+}
+
+// member is the value of the member key: it changes when what Patroni says of its member does.
+func (m *machine) member() string {
+	p := &m.published
+	return fmt.Sprintf("%s %s %s %d %d", p.State, p.Role, p.ReplicationState, p.Timeline, p.LSN)
 }
 
 func (m *machine) stateWord() string {

@@ -18,54 +18,50 @@ type fault struct {
 	lasts  time.Duration
 }
 
-// kinds are what a script is drawn from.
-var kinds = []struct {
+// kind is something that can go wrong, or that people do.
+type kind struct {
 	name   string
 	weight int
+	stack  bool // it happens to the stack, and not to the agents alone
 	do     func(w *world, m *machine, f fault)
-}{
-	{"patroni-stopped", 6, func(_ *world, m *machine, _ fault) { m.sicken(&m.stopped) }},
-	{"patroni-killed", 2, func(_ *world, m *machine, _ fault) { m.unit.kill() }},
-	{"start-limit", 3, func(w *world, m *machine, _ fault) {
+}
+
+// kinds are what a script is drawn from.
+var kinds = slices.Concat(machineKinds, networkKinds)
+
+var machineKinds = []kind{
+	{"patroni-stopped", 6, true, func(_ *world, m *machine, _ fault) { m.sicken(&m.stopped) }},
+	{"patroni-killed", 2, true, func(_ *world, m *machine, _ fault) { m.unit.kill() }},
+	{"start-limit", 3, true, func(w *world, m *machine, _ fault) {
 		for i := range 7 {
 			w.after(time.Duration(i)*600*time.Millisecond, m, m.unit.kill)
 		}
 	}},
-	{"loop-stuck", 3, func(_ *world, m *machine, _ fault) { m.sicken(&m.stuck) }},
-	{"rest-refused", 2, func(_ *world, m *machine, _ fault) { m.sicken(&m.refused) }},
-	{"postmaster-killed", 2, func(_ *world, m *machine, _ fault) {
+	{"loop-stuck", 3, true, func(_ *world, m *machine, _ fault) { m.sicken(&m.stuck) }},
+	{"rest-refused", 2, true, func(_ *world, m *machine, _ fault) { m.sicken(&m.refused) }},
+	{"postmaster-killed", 2, true, func(_ *world, m *machine, _ fault) {
 		if m.running {
 			m.stopPostgres("killed")
 		}
 	}},
-	{"etcd-without-quorum", 2, func(w *world, _ *machine, f fault) {
-		w.changed()
-		w.etcd.setQuorum(false)
-		w.after(f.lasts, nil, func() { w.changed(); w.etcd.setQuorum(true) })
-	}},
-	{"cut-from-etcd", 2, func(w *world, m *machine, f fault) {
-		w.changed()
-		m.cut = true
-		w.after(f.lasts, nil, func() { w.changed(); m.cut = false })
-	}},
-	{"etcd-nospace", 2, func(w *world, _ *machine, f fault) {
+	{"etcd-nospace", 2, true, func(w *world, _ *machine, f fault) {
 		w.etcd.setNospace(true)
 		w.after(f.lasts, nil, func() { w.etcd.setNospace(false) })
 	}},
-	{"config-broken", 2, func(w *world, m *machine, f fault) {
+	{"config-broken", 2, true, func(w *world, m *machine, f fault) {
 		m.badConfig, m.configAt = true, w.now
 		w.after(f.lasts, nil, func() { m.badConfig, m.configAt = false, w.now })
 	}},
-	{"agent-killed", 4, func(w *world, m *machine, f fault) {
+	{"agent-killed", 4, false, func(w *world, m *machine, f fault) {
 		if w.agents && m.agent.alive {
 			m.agent.crash()
 			w.after(f.lasts/10, m, m.agent.start)
 		}
 	}},
-	{"agents-killed-soon-after-act", 2, func(w *world, _ *machine, f fault) {
+	{"agents-killed-soon-after-act", 2, false, func(w *world, _ *machine, f fault) {
 		w.check.ambush = 1 + f.pick%40
 	}},
-	{"machine-suspended", 1, func(w *world, m *machine, f fault) {
+	{"machine-suspended", 1, true, func(w *world, m *machine, f fault) {
 		w.changed()
 		m.sleeping, m.asleepUntil = true, w.now+f.lasts/2
 		w.after(f.lasts/2, nil, func() {
@@ -74,28 +70,28 @@ var kinds = []struct {
 			m.agent.sleepy += f.lasts / 2
 		})
 	}},
-	{"wall-clock-jump", 1, func(_ *world, m *machine, f fault) { m.jump += f.lasts * 10 }},
-	{"package-manager", 1, func(w *world, m *machine, f fault) {
+	{"wall-clock-jump", 1, false, func(_ *world, m *machine, f fault) { m.jump += f.lasts * 10 }},
+	{"package-manager", 1, false, func(w *world, m *machine, f fault) {
 		m.upgrading, m.upgradeFrom = true, w.now
 		w.after(f.lasts, nil, func() { m.upgrading = false })
 	}},
-	{"operator-stop", 2, func(_ *world, m *machine, _ fault) { m.unit.order(func() { m.unit.stop(nil) }) }},
-	{"operator-mask", 1, func(_ *world, m *machine, _ fault) {
+	{"operator-stop", 2, true, func(_ *world, m *machine, _ fault) { m.unit.order(func() { m.unit.stop(nil) }) }},
+	{"operator-mask", 1, true, func(_ *world, m *machine, _ fault) {
 		m.unit.order(func() { m.unit.masked = true; m.unit.stop(nil) })
 	}},
-	{"operator-disable", 1, func(_ *world, m *machine, _ fault) {
+	{"operator-disable", 1, true, func(_ *world, m *machine, _ fault) {
 		m.unit.order(func() { m.unit.enablement = "disabled"; m.unit.stop(nil) })
 	}},
-	{"operator-restart", 2, func(_ *world, m *machine, _ fault) {
+	{"operator-restart", 2, true, func(_ *world, m *machine, _ fault) {
 		m.unit.order(func() { m.unit.job = "restart"; m.unit.stop(m.unit.clearAndStart) })
 	}},
-	{"patronictl-pause", 2, func(w *world, _ *machine, f fault) {
+	{"patronictl-pause", 2, true, func(w *world, _ *machine, f fault) {
 		w.setPause(true)
 		w.after(f.lasts, nil, func() { w.setPause(false) })
 	}},
-	{"pgpatrol-pause", 1, func(w *world, m *machine, f fault) { w.hold(m, node.HoldPause, f) }},
-	{"kill-switch", 1, func(w *world, m *machine, f fault) { w.hold(m, node.HoldKill, f) }},
-	{"policy-observe", 1, func(_ *world, m *machine, _ fault) {
+	{"pgpatrol-pause", 1, false, func(w *world, m *machine, f fault) { w.hold(m, node.HoldPause, f) }},
+	{"kill-switch", 1, false, func(w *world, m *machine, f fault) { w.hold(m, node.HoldKill, f) }},
+	{"policy-observe", 1, false, func(_ *world, m *machine, _ fault) {
 		m.agent.policy.Revive, m.agent.policy.Disrupt = node.ModeObserve, node.ModeObserve
 	}},
 }
@@ -150,28 +146,39 @@ func (w *world) hold(m *machine, kind node.HoldKind, f fault) {
 	w.after(f.lasts, nil, func() { w.etcd.remove(key) })
 }
 
-// draw draws what goes wrong in a seed, how fast and where.
+// draw draws what goes wrong in a seed, how fast and where: of a subset of its own of all kinds, with rates of its own.
 func draw(w *world) (script []fault, length time.Duration) {
 	r := w.rand("script")
-	total := 0
-	for _, k := range kinds {
-		total += k.weight
+	weights, total := make([]int, len(kinds)), 0
+	for total == 0 {
+		for i, k := range kinds {
+			if weights[i] = 0; r.IntN(5) < 2 {
+				weights[i] = k.weight * (1 + r.IntN(4))
+			}
+			total += weights[i]
+		}
 	}
-	length = 2*time.Minute + time.Duration(r.IntN(120))*time.Second
-	for range 1 + r.IntN(5) {
+	spread := 5000 + r.IntN(70000)
+	for range 1 + r.IntN(6) {
 		n, i := r.IntN(total), 0
-		for n >= kinds[i].weight {
-			n -= kinds[i].weight
+		for n >= weights[i] {
+			n -= weights[i]
 			i++
 		}
 		script = append(script, fault{
-			at: time.Duration(12000+r.IntN(70000)) * time.Millisecond, kind: kinds[i].name, leader: r.IntN(3) > 0, pick: r.IntN(1000),
+			at: time.Duration(12000+r.IntN(spread)) * time.Millisecond, kind: kinds[i].name, leader: r.IntN(3) > 0, pick: r.IntN(1000),
 			lasts: time.Duration(2000+r.IntN(60000)) * time.Millisecond,
 		})
 	}
 	slices.SortStableFunc(script, func(a, b fault) int { return int(a.at - b.at) })
-	return script, length
+	for _, f := range script {
+		length = max(length, f.at+f.lasts)
+	}
+	return script, length + settleDown
 }
+
+// settleDown is how long a world goes on when its faults are over (FAULTS.md S33).
+const settleDown = 90 * time.Second
 
 // strike lets a fault happen to whom it is meant for.
 func (w *world) strike(f fault) {

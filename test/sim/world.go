@@ -22,6 +22,8 @@ type world struct {
 	seed     uint64
 	timing   node.Timing
 	etcd     *etcdModel
+	net      *network
+	proxy    *haproxy
 	machines []*machine
 	agents   bool // whether there are any
 	paused   bool // patronictl pause
@@ -36,6 +38,9 @@ type world struct {
 	wall     time.Time
 }
 
+// sizes are how many machines a cluster has.
+var sizes = []int{3, 3, 3, 3, 3, 3, 4, 5, 6, 7}
+
 func newWorld(seed uint64, agents bool, trace *strings.Builder) *world {
 	w := &world{seed: seed, agents: agents, trace: trace, wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	w.facts, w.forks = newTally(), []float64{0}
@@ -44,7 +49,9 @@ func newWorld(seed uint64, agents bool, trace *strings.Builder) *world {
 	if r.IntN(4) == 0 {
 		w.timing = node.Timing{TTL: 20 * time.Second, LoopWait: time.Second, RetryTimeout: 3 * time.Second}
 	}
-	w.etcd = newEtcd(w)
+	size := sizes[r.IntN(len(sizes))]
+	w.net = newNetwork(size + etcdMembers + 1)
+	w.etcd = newEtcd(w, host(size))
 	w.etcd.changed = w.keyChanged
 	w.check = &checker{w: w, intents: map[string]int{}}
 	group := r.IntN(4) == 0
@@ -52,9 +59,10 @@ func newWorld(seed uint64, agents bool, trace *strings.Builder) *world {
 	if r.IntN(8) == 0 {
 		up = 5 * time.Second
 	}
-	for i := range 3 {
+	for i := range size {
 		w.machines = append(w.machines, newMachine(w, i, up, group))
 	}
+	w.proxy = newHAProxy(w, host(size+etcdMembers))
 	w.etcd.put(prefix+"initialize", systemID, 0)
 	w.etcd.put(prefix+"config", "{}", 0)
 	for i, m := range w.machines {
@@ -107,11 +115,22 @@ func (w *world) keyChanged(key string) {
 			m.leaderKeyChanged(holder)
 		}
 	}
+	if !w.agents || strings.Contains(key, "/members/") {
+		return
+	}
 	for _, m := range w.machines {
-		if w.agents && w.etcd.answers(m) && !strings.Contains(key, "/members/") {
-			m.agent.wake()
+		if e := &m.agent.etcd; m.agent.alive && e.live && w.etcd.serves(e.member(), m.host) && !m.deaf {
+			w.after(watchDelay+w.net.link(e.member().host, m.host).delay, m, m.agent.wake)
 		}
 	}
+}
+
+// optime is the position that the leader last put into etcd.
+func (w *world) optime() float64 {
+	if l := w.machine(w.leader); l != nil {
+		return float64(l.published.LSN)
+	}
+	return 0
 }
 
 // changed brings the books of the clients up to date. Everything that changes who can write calls it, before and after.
@@ -126,9 +145,8 @@ type clients struct {
 }
 
 const (
-	haproxyDown = 8 * time.Second // from a REST API that stops answering to sessions that are shut down
-	routedRate  = 100             // writes per second through HAProxy
-	directRate  = 1               // writes per second of a client that goes to every primary it can find
+	routedRate = 100 // writes per second through HAProxy
+	directRate = 1   // writes per second of a client that goes to every primary it can find
 )
 
 // account adds what happened since the last change: nothing changed in between.
@@ -137,25 +155,18 @@ func (c *clients) account(w *world) {
 	if span <= 0 {
 		return
 	}
-	routed := false
-	for _, m := range w.machines {
-		if !m.writable() {
-			continue
-		}
-		rate := float64(directRate)
-		m.wrote = true
-		// HAProxy forgets a server some time after it stopped answering: the span is cut there.
-		if end := m.routedUntil(w.now); !routed && end > c.last {
-			routed = true
-			part := min(end, w.now) - c.last
-			c.down += span - part
-			m.lsn += routedRate * part.Seconds()
-			c.written += routedRate * part.Seconds()
-		}
-		m.lsn += rate * span.Seconds()
-	}
-	if !routed {
+	routed := w.proxy.routed()
+	if routed == nil {
 		c.down += span
+	} else {
+		routed.lsn += routedRate * span.Seconds()
+		c.written += routedRate * span.Seconds()
+	}
+	for _, m := range w.machines {
+		if m.writable() {
+			m.wrote = true
+			m.lsn += directRate * span.Seconds()
+		}
 	}
 	for _, m := range w.machines {
 		m.follow()

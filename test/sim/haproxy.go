@@ -1,0 +1,95 @@
+package main
+
+import "time"
+
+// HAProxy's backend as the first user has it (ENVIRONMENT.md), and its default: the check's time limit is its interval.
+const (
+	checkEvery = 3 * time.Second
+	checkFall  = 3
+	checkRise  = 2
+)
+
+// haproxy models the proxy through which clients write: a server per member, checked by GET /primary.
+type haproxy struct {
+	w       *world
+	host    host
+	servers []*server
+}
+
+// server is one line of the backend, with HAProxy's own counter: up from checkRise on (FACTS.md §6.2).
+type server struct {
+	m      *machine
+	up     bool
+	health int
+}
+
+// newHAProxy finds the backend as it is when the cluster has run for a while.
+func newHAProxy(w *world, h host) *haproxy {
+	p := &haproxy{w: w, host: h}
+	r := w.rand("haproxy")
+	for i, m := range w.machines {
+		s := &server{m: m, up: i == 0}
+		if s.up {
+			s.health = checkRise + checkFall - 1
+		}
+		p.servers = append(p.servers, s)
+		w.after(time.Duration(r.Int64N(int64(checkEvery))), nil, func() { p.check(s) })
+	}
+	return p
+}
+
+// check asks one server, and plans the next check for an interval after the answer, or after the time limit.
+func (p *haproxy) check(s *server) {
+	takes := time.Duration(0)
+	switch {
+	case !p.w.net.reach(p.host, s.m.host) || s.m.mute():
+		takes = checkEvery
+	default:
+		p.answered(s, s.m.answers() && s.m.saysPrimary())
+	}
+	p.w.after(takes, nil, func() {
+		if takes > 0 {
+			p.answered(s, false)
+		}
+		p.w.after(checkEvery, nil, func() { p.check(s) })
+	})
+}
+
+// answered counts a check that passed or failed.
+func (p *haproxy) answered(s *server, ok bool) {
+	const best = checkRise + checkFall - 1
+	switch {
+	case ok && s.up:
+		s.health = best
+	case ok:
+		if s.health++; s.health >= checkRise {
+			p.set(s, true)
+		}
+	case s.up:
+		if s.health--; s.health < checkRise {
+			p.set(s, false)
+		}
+	default:
+		s.health = 0
+	}
+}
+
+func (p *haproxy) set(s *server, up bool) {
+	p.w.changed()
+	s.up, s.health = up, 0
+	if up {
+		s.health = checkRise + checkFall - 1
+	}
+	p.w.say("haproxy: %s up %t", s.m.name, up)
+}
+
+// routed returns the machine to which a writer gets through, nil if there is none. A writer that meets a server which
+// does not write tries again and gets another.
+func (p *haproxy) routed() *machine {
+	for _, s := range p.servers {
+		if s.up && s.m.writable() && p.w.net.reach(p.host, s.m.host) {
+			return s.m
+		}
+	}
+	return nil
+}
