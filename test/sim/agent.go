@@ -34,6 +34,7 @@ type agent struct {
 	policy     node.Policy
 
 	alive   bool
+	ended   bool // for good
 	born    instant
 	procs   []*process
 	looper  *process
@@ -69,7 +70,7 @@ func (a *agent) now() node.Instant { return node.Instant(a.m.w.now + a.m.uptime)
 
 // start begins a new process of the agent, which knows what the journal knows.
 func (a *agent) start() {
-	if a.alive {
+	if a.alive || a.ended {
 		return
 	}
 	a.alive, a.born, a.mem, a.broken, a.look = true, a.m.w.now, node.Memory{}, "", sight{}
@@ -94,6 +95,9 @@ func (a *agent) spawn(code func(*process)) *process {
 
 // crash ends the agent wherever it is.
 func (a *agent) crash() {
+	if !a.alive {
+		return
+	}
 	a.m.w.say("%s: agent is killed", a.m.name)
 	a.alive = false
 	for _, p := range a.procs {

@@ -21,6 +21,7 @@ type server struct {
 	m      *machine
 	up     bool
 	health int
+	apart  bool // the last check did not get there
 }
 
 // newHAProxy finds the backend as it is when the cluster has run for a while.
@@ -41,8 +42,11 @@ func newHAProxy(w *world, h host) *haproxy {
 // check asks one server, and plans the next check for an interval after the answer, or after the time limit.
 func (p *haproxy) check(s *server) {
 	takes := time.Duration(0)
+	s.apart = s.apart && !s.up
 	switch {
-	case !p.w.net.reach(p.host, s.m.host) || s.m.mute():
+	case !p.w.net.reach(p.host, s.m.host):
+		takes, s.apart = checkEvery, true
+	case s.m.mute():
 		takes = checkEvery
 	default:
 		p.answered(s, s.m.answers() && s.m.saysPrimary())
@@ -81,6 +85,16 @@ func (p *haproxy) set(s *server, up bool) {
 		s.health = checkRise + checkFall - 1
 	}
 	p.w.say("haproxy: %s up %t", s.m.name, up)
+}
+
+// parted reports whether a machine is not routed to because it was cut from the proxy, and was not found again yet.
+func (p *haproxy) parted(m *machine) bool {
+	for _, s := range p.servers {
+		if s.m == m {
+			return !s.up && s.apart || !p.w.net.reach(p.host, m.host)
+		}
+	}
+	return false
 }
 
 // routed returns the machine to which a writer gets through, nil if there is none. A writer that meets a server which

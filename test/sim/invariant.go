@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
@@ -37,6 +36,9 @@ func (c *checker) act(a *agent, verb node.Verb) {
 	if action == nil {
 		c.broken(a, "S28", "%s without an intent", verb)
 		return
+	}
+	if c.w.stopAt > 0 && len(c.acts)+1 >= c.w.stopAt && verb == action.Verb {
+		c.w.endAgents()
 	}
 	c.w.say("%s: ACT %s for %s", a.m.name, verb, action.ID)
 	c.once(a, verb)
@@ -215,36 +217,4 @@ func (c *checker) settled(a *agent) {
 			c.acts[i].settled = c.w.now
 		}
 	}
-}
-
-// harmless: S40, the same seed without agents is no better: writes are impossible for at most a second longer with them.
-// It is a violation in seeds with one fault of the stack only: where agents have healed one, the next one strikes what
-// would otherwise be dead already, and the two runs cannot be compared. Those, and acknowledged writes, are counted.
-func (c *checker) harmless(without *world, script []fault) {
-	mine, other := &c.w.clients, &without.clients
-	t := &c.w.facts
-	switch {
-	case mine.down > other.down+time.Second:
-		t.Worse++
-		c.w.say("S40: no writes for %s with agents, %s without", mine.down, other.down)
-		if stackFaults(script) <= 1 {
-			c.broken(c.w.machines[0].agent, "S40", "no writes for %s with agents, %s without", mine.down, other.down)
-		}
-	case mine.lost > other.lost+0.01:
-		t.Lost++
-		c.w.say("S40: %.2f acknowledged writes lost with agents, %.2f without", mine.lost, other.lost)
-	case mine.down+time.Second < other.down || mine.lost+0.01 < other.lost:
-		t.Better++
-	}
-}
-
-// stackFaults counts what happens to the stack and not to agents alone.
-func stackFaults(script []fault) int {
-	n := 0
-	for _, f := range script {
-		if i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == f.kind }); kinds[i].stack {
-			n++
-		}
-	}
-	return n
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
 )
@@ -25,11 +26,15 @@ type tally struct {
 	Results    map[string]int
 	Refusals   map[string]int
 	Violations []violation
-	Worse      int // seeds in which writes were impossible for longer with agents
-	Lost       int // seeds in which more acknowledged writes were lost with agents
+	Worse      int // seeds that were worse with agents, in either
 	Better     int // seeds that were better with agents, in either
+	Down       pair[time.Duration]
+	Lost       pair[float64]
 	seen       map[string]bool
 }
+
+// pair is a sum over all seeds, with agents and without.
+type pair[T time.Duration | float64] struct{ With, Without T }
 
 func newTally() tally {
 	return tally{Faults: map[string]int{}, Actions: map[string]int{}, Results: map[string]int{}, Refusals: map[string]int{}, seen: map[string]bool{}}
@@ -55,8 +60,11 @@ func (t *tally) add(o tally) {
 	t.Seeds += o.Seeds
 	t.Hours += o.Hours
 	t.Worse += o.Worse
-	t.Lost += o.Lost
 	t.Better += o.Better
+	t.Down.With += o.Down.With
+	t.Down.Without += o.Down.Without
+	t.Lost.With += o.Lost.With
+	t.Lost.Without += o.Lost.Without
 	for _, m := range []struct{ to, from map[string]int }{{t.Faults, o.Faults}, {t.Actions, o.Actions}, {t.Results, o.Results}, {t.Refusals, o.Refusals}} {
 		for k, n := range m.from {
 			m.to[k] += n
@@ -84,7 +92,9 @@ func (t *tally) write(w io.Writer) {
 		}
 	}
 	fmt.Fprintf(w, "\nguards that never refused: %v\n", never)
-	fmt.Fprintf(w, "S40, against the same seed without agents: better %d, longer without writes %d, more writes lost %d\n", t.Better, t.Worse, t.Lost)
+	fmt.Fprintf(w, "every seed again without agents: %d better with them, %d worse\n", t.Better, t.Worse)
+	fmt.Fprintf(w, "  no writes for %s with agents, %s without; acknowledged writes lost %.0f with, %.0f without\n",
+		t.Down.With.Round(time.Second), t.Down.Without.Round(time.Second), t.Lost.With, t.Lost.Without)
 	fmt.Fprintf(w, "violations: %d\n", len(t.Violations))
 	slices.SortFunc(t.Violations, func(a, b violation) int { return int(a.Seed) - int(b.Seed) })
 	for _, v := range t.Violations[:min(40, len(t.Violations))] {

@@ -26,6 +26,12 @@ type kind struct {
 	do     func(w *world, m *machine, f fault)
 }
 
+// stack reports whether a fault happens to the stack, and not to the agents alone.
+func (f fault) stack() bool {
+	i := slices.IndexFunc(kinds, func(k kind) bool { return k.name == f.kind })
+	return kinds[i].stack
+}
+
 // kinds are what a script is drawn from.
 var kinds = slices.Concat(machineKinds, networkKinds)
 
@@ -207,11 +213,18 @@ func (w *world) strike(f fault) {
 // play runs one seed to its end and returns what was done to it.
 func play(w *world) []fault {
 	script, length := draw(w)
+	length = max(length, w.least)
 	for _, f := range script {
+		if w.until > 0 && f.at > w.until {
+			continue
+		}
 		w.after(f.at, nil, func() { w.strike(f) })
 	}
 	w.run(length)
 	w.changed()
+	if w.agents && w.stopAt == 0 {
+		w.check.settledDown()
+	}
 	w.facts.Hours += length.Hours()
 	for _, m := range w.machines {
 		w.clients.lost += m.astray() // what nobody has rewound yet

@@ -24,7 +24,7 @@ func TestSeed_IsOneTrace(t *testing.T) {
 }
 
 func TestSeeds_BreakNothing(t *testing.T) {
-	total := runSeeds(1000, 50, 2, false)
+	total := runSeeds(200, 50, 2, false)
 	for _, v := range total.Violations {
 		t.Errorf("%s: %s; go run ./test/sim -seed %d", v.Invariant, v.Text, v.Seed)
 	}

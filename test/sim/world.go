@@ -26,7 +26,10 @@ type world struct {
 	proxy    *haproxy
 	machines []*machine
 	agents   bool // whether there are any
-	paused   bool // patronictl pause
+	stopAt   int  // as in part
+	until    instant
+	least    time.Duration // how long it is played at least
+	paused   bool          // patronictl pause
 	pausedAt instant
 	leader   string // holder of the leader key
 	changes  []instant
@@ -140,6 +143,7 @@ func (w *world) changed() { w.clients.account(w) }
 type clients struct {
 	last    instant
 	down    time.Duration // nobody could write through HAProxy
+	apart   time.Duration // nobody could either, because a fault cut the leader from HAProxy: no member's health changes that
 	lost    float64       // acknowledged writes that were discarded
 	written float64
 }
@@ -156,9 +160,12 @@ func (c *clients) account(w *world) {
 		return
 	}
 	routed := w.proxy.routed()
-	if routed == nil {
+	switch holder := w.machine(w.etcd.value(prefix + "leader")); {
+	case routed == nil && holder != nil && holder.writable() && w.proxy.parted(holder):
+		c.apart += span
+	case routed == nil:
 		c.down += span
-	} else {
+	default:
 		routed.lsn += routedRate * span.Seconds()
 		c.written += routedRate * span.Seconds()
 	}

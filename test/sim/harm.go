@@ -1,0 +1,86 @@
+package main
+
+import (
+	"slices"
+	"time"
+)
+
+// outcome is what the clients of a world had of it.
+type outcome struct {
+	down time.Duration // no writes through HAProxy
+	lost float64       // acknowledged writes that were discarded
+}
+
+// tolerated is by how much a world with agents may be worse: a second without writes (FAULTS.md S40), and of acknowledged
+// writes what the one client writes in three seconds that goes to every primary that it finds, past HAProxy and past
+// Patroni: ending a second primary or a leaderless one always costs some of those.
+var tolerated = outcome{down: time.Second, lost: 3 * directRate}
+
+func (o outcome) worse(than outcome) bool {
+	return o.down > than.down+tolerated.down || o.lost > than.lost+tolerated.lost
+}
+
+// part is a seed that is played with something left out.
+type part struct {
+	seed   uint64
+	agents bool
+	stopAt int     // the act right before which all agents end, 0: none
+	until  instant // faults that strike later are left out, 0: none is
+	length time.Duration
+}
+
+func (p part) play() outcome {
+	w := newWorld(p.seed, p.agents, nil)
+	w.stopAt, w.until, w.least = p.stopAt, p.until, p.length
+	play(w)
+	return outcome{w.clients.down, w.clients.lost}
+}
+
+// harmless: S40, agents do no harm. While no fault of the stack strikes after the first act, the world with agents is
+// compared with the same one without. Once an act has healed something, a later fault strikes what would otherwise be dead
+// already, and the two cannot be compared any more. So each act is judged by itself then: the world in which all agents
+// end right after it against the one in which they end right before it, both without the faults that were still to come.
+func (w *world) harmless(without outcome, script []fault) {
+	with := outcome{w.clients.down, w.clients.lost}
+	t := &w.facts
+	switch {
+	case with.worse(without):
+		t.Worse++
+	case without.worse(with):
+		t.Better++
+	}
+	t.Down.With += with.down
+	t.Down.Without += without.down
+	t.Lost.With += with.lost
+	t.Lost.Without += without.lost
+	acts := w.check.acts
+	later := slices.ContainsFunc(script, func(f fault) bool { return f.stack() && len(acts) > 0 && f.at > acts[0].at })
+	if !later {
+		w.harm(with, without, "the agents")
+		return
+	}
+	for i, a := range acts {
+		p := part{seed: w.seed, agents: true, until: a.at, length: a.at + settleDown}
+		p.stopAt = i + 1
+		before := p.play()
+		p.stopAt = i + 2
+		after := p.play()
+		w.harm(after, before, a.m.name+"'s "+a.action.ID)
+	}
+}
+
+func (w *world) harm(with, without outcome, whose string) {
+	if with.worse(without) {
+		w.check.broken(w.machines[0].agent, "S40", "with %s no writes for %s and %.0f acknowledged ones lost, without for %s and %.0f",
+			whose, with.down.Round(time.Millisecond), with.lost, without.down.Round(time.Millisecond), without.lost)
+	}
+}
+
+// endAgents ends all agents for good, at once and wherever they are. The process that is at work calls it last.
+func (w *world) endAgents() {
+	for _, m := range w.machines {
+		m.agent.ended = true
+		w.after(0, nil, m.agent.crash)
+	}
+	panic(killed{})
+}
