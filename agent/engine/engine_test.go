@@ -22,8 +22,13 @@ type ran struct {
 	outputs []Output
 }
 
+// run tells a story to an engine that has seen etcd answer for a while.
 func run(seconds int, tell func(sec int) []nodetest.Change) ran {
-	var r ran
+	return runFrom(nodetest.Memory(start), seconds, tell)
+}
+
+func runFrom(mem node.Memory, seconds int, tell func(sec int) []nodetest.Change) ran {
+	r := ran{mem: mem}
 	for i := range seconds {
 		now := start + time.Duration(i)*time.Second
 		out := Step(node.Question{Spec: nodetest.Spec(node.ModeAuto), Memory: r.mem, Snapshot: nodetest.Snap(now, tell(i)...)})
@@ -85,6 +90,23 @@ func TestStep_NewProcessIsNotBlamed(t *testing.T) {
 	})
 	if n := len(r.outputs[13].Actions); n != 0 {
 		t.Errorf("%d actions one second after the process was replaced", n)
+	}
+}
+
+// TestStep_FirstLookBlamesNobody: what an agent does not know of the time before its start is no evidence. A lease proves
+// a hang once etcd has answered this agent for as long as a renewal may take; a process that is stopped proves its own.
+func TestStep_FirstLookBlamesNobody(t *testing.T) {
+	for name, tt := range map[string]struct {
+		hang nodetest.Change
+		want when
+	}{
+		"the lease": {nodetest.Silent(), when{13, 14}},
+		"state T":   {nodetest.Stopped(), when{3, 4}},
+	} {
+		r := runFrom(node.Memory{}, 20, func(i int) []nodetest.Change { return []nodetest.Change{tt.hang, lease(min(13+i, 25))} })
+		if got := r.firstAction(node.SoftKill); got < tt.want.from || got > tt.want.to {
+			t.Errorf("%s: proposed at %d s, want %v", name, got, tt.want)
+		}
 	}
 }
 

@@ -123,6 +123,7 @@ func (s *step) remember() {
 		s.mem.Disturbed = s.now
 		clear(s.mem.Streaks)
 	}
+	s.rememberEtcd()
 	if len(s.upgrades()) > 0 {
 		s.mem.UpgradeSeen = s.now
 	}
@@ -137,6 +138,24 @@ func (s *step) remember() {
 	s.mem.ClusterTTL = s.timing.TTL
 	s.rememberLeader()
 	s.rememberMembers()
+}
+
+// rememberEtcd keeps since when etcd has answered this machine without a break. An agent that did not look for longer than
+// a view may be old, because it starved or slept, does not know whether there was one.
+func (s *step) rememberEtcd() {
+	dcs := &s.in.Snapshot.DCS
+	at := dcs.Cluster.At
+	switch {
+	case planted.On("engine/forget-etcd-loss"):
+		s.mem.EtcdSince = 1
+	case !s.fresh || dcs.Since != 0 || s.disturbed():
+		s.mem.EtcdSince = 0
+	case s.mem.EtcdSince == 0 || at.Sub(s.mem.EtcdSeen) > FreshDCS:
+		s.mem.EtcdSince = at
+	}
+	if s.fresh {
+		s.mem.EtcdSeen = at
+	}
 }
 
 func (s *step) disturbed() bool {

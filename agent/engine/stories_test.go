@@ -24,6 +24,14 @@ type story struct {
 	act     when
 }
 
+// etcdSilentFrom is an etcd that has not answered since that second of the story.
+func etcdSilentFrom(sec int) nodetest.Change {
+	return func(s *node.Snapshot) {
+		s.DCS.Since = node.Instant(start + time.Duration(sec)*time.Second)
+		s.DCS.Cluster.At = s.DCS.Since - 1
+	}
+}
+
 func stories() []story {
 	replica := nodetest.Led(nodetest.Other, false)
 	cl, un, pf := nodetest.WithCluster, nodetest.WithUnit, nodetest.With
@@ -69,6 +77,38 @@ func stories() []story {
 		{
 			name: "F18 loop stuck", seconds: 30, finding: node.PatroniLoopStuck, found: when{17, 20}, verb: node.SoftKill, act: when{17, 20},
 			tell: func(i int) []nodetest.Change { return []nodetest.Change{lease(4 + i)} },
+		},
+		{
+			name: "seed 1046: etcd is back, and Patroni waits for its next loop", seconds: 40, finding: node.PatroniLoopStuck, found: never, verb: node.SoftKill, act: never,
+			tell: func(i int) []nodetest.Change {
+				switch {
+				case i < 12:
+					return []nodetest.Change{etcdSilentFrom(0)}
+				case i < 21:
+					return []nodetest.Change{lease(9 + i)}
+				}
+				return []nodetest.Change{lease(i - 21)}
+			},
+		},
+		{
+			name: "F18 loop stuck since before etcd was lost", seconds: 50, finding: node.PatroniLoopStuck, found: when{33, 34}, verb: node.SoftKill, act: when{33, 34},
+			tell: func(i int) []nodetest.Change {
+				if i < 12 {
+					return []nodetest.Change{etcdSilentFrom(0)}
+				}
+				return []nodetest.Change{lease(25)}
+			},
+		},
+		{
+			name: "F02 silent, and one read of etcd fails", seconds: 30, finding: node.PatroniHung, found: when{20, 21}, verb: node.SoftKill, act: when{20, 21},
+			tell: func(i int) []nodetest.Change {
+				failed := func(s *node.Snapshot) {
+					if i == 6 {
+						s.DCS.Since = s.Now
+					}
+				}
+				return []nodetest.Change{nodetest.Silent(), lease(4 + i), failed}
+			},
 		},
 		{
 			name: "F62 back from isolation, waiting for PostgreSQL to stop", seconds: 60, finding: node.PatroniLoopStuck, found: never, verb: node.SoftKill, act: never,

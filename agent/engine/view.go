@@ -142,7 +142,7 @@ type streaks struct {
 	refused  node.Streak // nobody listens on the API
 	loopDead node.Streak // /liveness says that the loop does not run
 	stopped  node.Streak // the main process is stopped by a signal
-	missed   node.Streak // the lease is shorter than a live Patroni would ever let it become
+	missed   node.Streak // the lease is shorter than a live Patroni, which can reach etcd, would ever let it become
 	overdue  node.Streak // the same with the time for retries allowed for
 	zombie   node.Streak // PostgreSQL is writable while another member holds the key
 }
@@ -164,6 +164,7 @@ func (v *view) observeStreaks() {
 	}
 	p := v.f.Process
 	left, leaseAt, leaseKnown := v.lease()
+	left = v.mem.LeaseDue(left, v.timing.TTL, v.now)
 	dcs := &v.in.Snapshot.DCS.Cluster
 	proven := dcs.Fresh(v.now, freshZombie) || planted.On("engine/zombie-on-stale-view")
 	v.st = streaks{

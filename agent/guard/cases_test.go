@@ -103,6 +103,7 @@ func (tt guardCase) input() Input {
 		changes = append(changes, nodetest.Led(nodetest.Other, true))
 	}
 	in := Input{Spec: nodetest.Spec(node.ModeAuto), Snapshot: nodetest.Snap(at, changes...), Actions: []node.Action{tt.action}}
+	in.Memory = nodetest.Memory(at)
 	if tt.tune != nil {
 		tt.tune(&in)
 	}
@@ -123,6 +124,9 @@ func guardCases() []guardCase {
 	}
 	tries := func(a ...node.Attempt) func(*Input) { return func(in *Input) { in.Attempts = a } }
 	zombie := nodetest.Led(nodetest.Other, true)
+	alive := pf(func(p *node.PatroniFacts) {
+		p.Liveness.Value = probe.Liveness{Outcome: probe.OutcomeAnswered, Status: 200}
+	})
 	keep := func(*node.Snapshot) {}
 	hold := func(k node.HoldKind) nodetest.Change {
 		return func(s *node.Snapshot) { s.Orders.Holds = []node.Hold{{Kind: k, Level: node.LevelNode, Owner: "ann"}} }
@@ -250,12 +254,13 @@ func guardCases() []guardCase {
 		{name: "just booted, crashed", action: startFailed(), base: failed, change: func(s *node.Snapshot) { s.Uptime = time.Minute }},
 		{name: "leader changed 40 s ago", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(40) }), refused: node.GuardLeaderChange},
 		{name: "leader changed 40 s ago, fence", action: fence(), base: append(hung, nodetest.Led(nodetest.Other, true)), tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(40) })},
-		{name: "it answers after all", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) {
-			p.Liveness.Value = probe.Liveness{Outcome: probe.OutcomeAnswered, Status: 200}
-		}), refused: node.GuardLeaderSafety},
+		{name: "it answers after all", action: softKill(), base: hung, change: alive, refused: node.GuardLeaderSafety},
+		{name: "it answers, its lease is overdue", action: softKill(), base: append(hung, nodetest.LeaseLeft(9*time.Second)), change: alive},
+		{name: "it answers, etcd has answered for 19 s", action: softKill(), base: append(hung, nodetest.LeaseLeft(9*time.Second)), change: alive, tune: mem(func(m *node.Memory) { m.EtcdSince = sec(19) }), refused: node.GuardLeaderSafety},
 		{name: "lease nearly over", action: softKill(), base: hung, change: nodetest.LeaseLeft(4 * time.Second), refused: node.GuardLeaseWindow},
 		{name: "lease unknown", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.DCS.LeaderLease.Known = false }, refused: node.GuardLeaseWindow},
 		{name: "disrupt before the lease proves it", action: disrupt(), base: hung, change: nodetest.LeaseLeft(22 * time.Second), refused: node.GuardLeaseWindow},
+		{name: "disrupt, and etcd has answered for 11 s", action: disrupt(), base: hung, tune: mem(func(m *node.Memory) { m.EtcdSince = sec(11) }), refused: node.GuardLeaseWindow},
 		{name: "disrupt with 7 s left", action: disrupt(), base: hung, change: nodetest.LeaseLeft(7 * time.Second), refused: node.GuardLeaseWindow},
 		{name: "configuration broken", action: startFailed(), base: failed, change: pf(func(p *node.PatroniFacts) { p.Config.Value.Valid = false }), refused: node.GuardConfigValid},
 		{name: "configuration not checked", action: startFailed(), base: failed, change: pf(func(p *node.PatroniFacts) { p.Config.Known = false }), refused: node.GuardConfigValid},

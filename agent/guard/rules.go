@@ -133,8 +133,8 @@ func leaderSafety(c *check) string {
 		return ""
 	}
 	left, known := c.lease()
-	if c.f.Liveness.Value.Alive() && (!known || left >= c.timing.Overdue()) {
-		return refuse("Patroni answers that its loop runs, and its lease has %s left", left.Round(time.Second))
+	if c.f.Liveness.Value.Alive() && (!known || c.due(left) >= c.timing.Overdue()) {
+		return refuse("Patroni answers that its loop runs, and its lease has %s left%s", left.Round(time.Second), c.excused(left))
 	}
 	if c.cluster().Config.FailsafeMode && c.a.Finding == node.PatroniLoopStuck {
 		return refuse("failsafe_mode is on: a primary may lawfully outlive its lease")
@@ -148,6 +148,19 @@ func (c *check) lease() (time.Duration, bool) {
 		f = c.in.Snapshot.DCS.LeaderLease
 	}
 	return node.LeaseLeft(f, c.now), f.Fresh(c.now, c.limit()) || planted.On("guard/unknown-lease-is-known")
+}
+
+// due is what a lease has left for the purpose of blaming its owner, see node.Memory.LeaseDue.
+func (c *check) due(left time.Duration) time.Duration {
+	return c.in.Memory.LeaseDue(left, c.timing.TTL, c.now)
+}
+
+// excused adds why a lease does not count in full to the words about it.
+func (c *check) excused(left time.Duration) string {
+	if why := c.in.Memory.LeaseExcuse(left, c.timing.TTL, c.now); why != "" {
+		return ", and " + why
+	}
+	return ""
 }
 
 // leaseWindow: a kill of the leader's Patroni must end, with the lease renewed, well before the lease does; and where the
@@ -169,8 +182,8 @@ func leaseWindow(c *check) string {
 		return refuse("the life left of the leader's lease is unknown")
 	case left < window:
 		return refuse("the leader's lease ends in %s; a fresh Patroni needs up to %s", left.Round(100*time.Millisecond), window)
-	case c.a.Class == node.ClassDisrupt && left >= c.timing.Missed():
-		return refuse("the hang is not proved by the lease yet: %s left, proof is below %s (without KillMode=process the kill stops PostgreSQL too)", left.Round(100*time.Millisecond), c.timing.Missed())
+	case c.a.Class == node.ClassDisrupt && c.due(left) >= c.timing.Missed():
+		return refuse("the hang is not proved by the lease yet: %s left, proof is below %s%s (without KillMode=process the kill stops PostgreSQL too)", left.Round(100*time.Millisecond), c.timing.Missed(), c.excused(left))
 	}
 	return ""
 }

@@ -1,6 +1,9 @@
 package node
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Memory is what one decision hands to the next: how long conditions have held, and what was seen before. It is a value:
 // a step returns a new one. Losing it (a restart of the agent) makes the agent slower, never bolder; what must survive a
@@ -15,6 +18,8 @@ type Memory struct {
 	PauseSeen     Instant       `json:"pause_seen,omitempty"`     // when the cluster was last seen paused, 0 if never
 	Disturbed     Instant       `json:"disturbed,omitempty"`      // when a clock jump or a suspend was last noticed, 0 if never
 	ClusterTTL    time.Duration `json:"cluster_ttl,omitempty"`    // last ttl seen
+	EtcdSince     Instant       `json:"etcd_since,omitempty"`     // since when etcd has answered without a break, 0 if it does not
+	EtcdSeen      Instant       `json:"etcd_seen,omitempty"`      // when it last answered
 
 	Services map[string]ServiceMemory `json:"services,omitempty"`
 
@@ -22,6 +27,27 @@ type Memory struct {
 	Leaders     []Instant               `json:"leaders,omitempty"`      // when the holder of the leader key changed, the last 8
 	StormSeen   Instant                 `json:"storm_seen,omitempty"`   // when too much was last seen sick, 0 if never
 	UpgradeSeen Instant                 `json:"upgrade_seen,omitempty"` // when a package manager was last seen at work, 0 if never
+}
+
+// LeaseDue returns how much of its life a lease would have left whose owner renewed it as late as it may have had to: as
+// soon as etcd could be reached. While it cannot, as far as this machine knows, nobody is late. What an agent does not
+// know of the time before its start speaks for nobody's hang either (FACTS.md §3.3 G_dcs).
+func (m Memory) LeaseDue(left, ttl time.Duration, now Instant) time.Duration {
+	if m.EtcdSince == 0 {
+		return ttl
+	}
+	return max(left, ttl-now.Sub(m.EtcdSince))
+}
+
+// LeaseExcuse says why a lease with that much left cannot be held against its owner in full, "" if it can.
+func (m Memory) LeaseExcuse(left, ttl time.Duration, now Instant) string {
+	switch {
+	case m.EtcdSince == 0:
+		return "etcd does not answer without a break"
+	case m.LeaseDue(left, ttl, now) > left:
+		return fmt.Sprintf("etcd has answered for %s only", now.Sub(m.EtcdSince).Round(time.Second))
+	}
+	return ""
 }
 
 // MemberMemory is what is remembered of one member of the cluster.

@@ -15,6 +15,7 @@ func List[G ~string](guards []G) map[string]string {
 var bugs = map[string]string{
 	"engine/empty-is-leaderless-takeover": "a scope without a single key counts as a cluster without a leader, whose old leader is here",
 	"engine/forget-disturbance":           "a clock that jumped and a machine that slept leave no trace",
+	"engine/forget-etcd-loss":             "a lease that could not be renewed, because etcd did not answer, proves a hang",
 	"engine/forget-job":                   "a job of somebody that has just ended is forgotten",
 	"engine/forget-leader-change":         "a change of the leader is not noticed",
 	"engine/forget-pause":                 "a pause is forgotten as soon as it cannot be seen",

@@ -172,7 +172,11 @@ func (s *sight) leaseWords() string {
 	if !s.leased {
 		return "the life left of the lease is unknown"
 	}
-	return fmt.Sprintf("the lease has %s of %s left", s.left.Round(time.Second), s.timing.TTL)
+	words := fmt.Sprintf("the lease has %s of %s left", s.left.Round(time.Second), s.timing.TTL)
+	if why := s.mem.LeaseExcuse(s.left, s.timing.TTL, s.now); why != "" {
+		words += ", and " + why
+	}
+	return words
 }
 
 func (s *sight) streak(name string) node.Streak { return s.mem.Streaks[name+"/"+s.spec.Service] }

@@ -16,14 +16,14 @@ import (
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
-// question asks about a snapshot with nothing remembered.
+// question asks about a snapshot with nothing remembered but that etcd has answered all along.
 func question(s node.Snapshot) node.Question {
-	return node.Question{Spec: nodetest.Spec(node.ModeAuto), Snapshot: s}
+	return node.Question{Spec: nodetest.Spec(node.ModeAuto), Memory: nodetest.Memory(time.Duration(s.Now)), Snapshot: s}
 }
 
 // watched asks about a condition that has been looked at every second for so long.
 func watched(seconds int, changes ...nodetest.Change) node.Question {
-	var mem node.Memory
+	mem := nodetest.Memory(time.Hour)
 	for i := range seconds {
 		q := question(nodetest.Snap(time.Hour+time.Duration(i)*time.Second, changes...))
 		q.Memory = mem

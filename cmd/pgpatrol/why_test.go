@@ -23,7 +23,7 @@ import (
 
 // hungQuestion asks about a Patroni that has been stopped for ten looks.
 func hungQuestion(mode node.Mode) node.Question {
-	q := node.Question{Spec: nodetest.Spec(mode)}
+	q := node.Question{Spec: nodetest.Spec(mode), Memory: nodetest.Memory(time.Hour)}
 	for i := range 10 {
 		q.Snapshot = nodetest.Snap(time.Hour+time.Duration(i)*time.Second, nodetest.Stopped(), nodetest.LeaseLeft(12*time.Second))
 		q.Snapshot.Wall = time.Date(2026, 4, 8, 12, 0, i, 0, time.UTC)

@@ -42,7 +42,7 @@ func answers(t *testing.T) map[string]func(p *printer) {
 		s.Replay = &r
 		return func(p *printer) { printStory(p, s) }
 	}
-	well := node.Question{Spec: nodetest.Spec(node.ModeAuto), Snapshot: nodetest.Snap(time.Hour)}
+	well := node.Question{Spec: nodetest.Spec(node.ModeAuto), Memory: nodetest.Memory(time.Hour), Snapshot: nodetest.Snap(time.Hour)}
 	return map[string]func(p *printer){
 		"why-done":       told("6"),
 		"why-refused":    told("7"),

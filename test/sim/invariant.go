@@ -116,9 +116,9 @@ func (c *checker) truth(a *agent, action node.Action) {
 			c.broken(a, "S13", "start of a unit that is %s", m.unit.state)
 		}
 	} else {
-		// S6, S13, S14: Patroni does not do its work, and has not for as long as a proof takes; or its lease, which it
-		// should have renewed, is older than a loop that had to retry.
-		if (!m.sick || now-m.sickSince < proof) && !c.overdue(m) {
+		// S6, S13, S14: Patroni does not do its work, and has not for as long as a proof takes. An old lease is no excuse:
+		// a Patroni that has just got etcd back renews it in its next loop.
+		if !m.sick || now-m.sickSince < proof {
 			c.broken(a, "S6", "kill of a Patroni that works, or did %s ago", now-m.sickSince)
 		}
 		c.softKill(a, action)
@@ -132,11 +132,6 @@ func (c *checker) truth(a *agent, action node.Action) {
 		c.broken(a, "S11", "%s while etcd takes no writes", action.Verb)
 	}
 	c.grace(a, action)
-}
-
-func (c *checker) overdue(m *machine) bool {
-	l := c.w.etcd.leases[m.lease]
-	return l == nil || c.w.now-l.renewed > c.w.timing.LoopWait+c.w.timing.RetryTimeout
 }
 
 // softKill: S7, what a kill needs; S8, PostgreSQL is only stopped in class disrupt.

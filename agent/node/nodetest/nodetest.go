@@ -64,6 +64,11 @@ func Snap(now time.Duration, changes ...Change) node.Snapshot {
 	return s
 }
 
+// Memory is that of an agent that has seen etcd answer for ten minutes, as it decides at now.
+func Memory(now time.Duration) node.Memory {
+	return node.Memory{EtcdSince: node.Instant(now - 10*time.Minute), EtcdSeen: node.Instant(now - time.Second)}
+}
+
 // Status is a healthy unit as the distribution writes it.
 func Status() service.Status {
 	return service.Status{

@@ -104,9 +104,16 @@ func loopStuck() Scenario {
 		ID: "F18", Title: "Patroni's loop is stuck on the leader while its REST API answers", Timings: []string{"fast", "default"},
 		// A Patroni younger than a minute is not judged by its lease alone.
 		Setup: func(ctx context.Context, r *Run) error { return awaitPatroniAge(ctx, r, r.Leader, time.Minute) },
-		Fault: func(ctx context.Context, r *Run) error { return r.Inject(ctx, "loop-stuck", r.Leader) },
-		// The fault takes up to loop_wait; a lease is overdue loop_wait + retry_timeout after its renewal.
-		Observe: func(t stack.Timings) time.Duration { return seconds(t.TTL+t.LoopWait) + 10*time.Second },
+		// An agent judges nobody by a lease before it has seen etcd answer for loop_wait and retry_timeout.
+		Fault: func(ctx context.Context, r *Run) error {
+			if err := r.Sleep(ctx, seconds(r.Timings.LoopWait)); err != nil {
+				return err
+			}
+			return r.Inject(ctx, "loop-stuck", r.Leader)
+		},
+		// The fault comes after loop_wait and takes up to another; a lease is overdue loop_wait + retry_timeout after its
+		// renewal.
+		Observe: func(t stack.Timings) time.Duration { return seconds(t.TTL+2*t.LoopWait) + 10*time.Second },
 		Harm:    []Check{LeaseEnded(), GapOver(2 * time.Second)},
 		Heal: []Check{
 			OneAction("soft-kill", "revive"), NewLivesOnLeader(1), OthersUntouched(), NoFailover(), NoSecondPrimary(),
