@@ -48,7 +48,7 @@ fmt: $(GOLANGCI) ## Format the source
 unit: ## Run the tests that need no container, and the layer test
 	@test/setup/setup.sh go cc
 	go test -race -shuffle=on ./...
-	go test -tags planted ./agent/...
+	go test -tags planted ./agent/... ./test/sim
 
 fuzz: ## Run each fuzz target for FUZZTIME (5s)
 	@test/setup/fuzz.sh $(FUZZTIME)

@@ -23,6 +23,7 @@ func (o outcome) worse(than outcome) bool {
 // part is a seed that is played with something left out.
 type part struct {
 	seed   uint64
+	only   excerpt
 	agents bool
 	stopAt int     // the act right before which all agents end, 0: none
 	until  instant // faults that strike later are left out, 0: none is
@@ -31,7 +32,7 @@ type part struct {
 
 func (p part) play() outcome {
 	w := newWorld(p.seed, p.agents, nil)
-	w.stopAt, w.until, w.least = p.stopAt, p.until, p.length
+	w.only, w.stopAt, w.until, w.least = p.only, p.stopAt, p.until, p.length
 	play(w)
 	return outcome{w.clients.down, w.clients.lost}
 }
@@ -60,7 +61,7 @@ func (w *world) harmless(without outcome, script []fault) {
 		return
 	}
 	for i, a := range acts {
-		p := part{seed: w.seed, agents: true, until: a.at, length: a.at + settleDown}
+		p := part{seed: w.seed, only: w.only, agents: true, until: a.at, length: a.at + settleDown}
 		p.stopAt = i + 1
 		before := p.play()
 		p.stopAt = i + 2

@@ -95,9 +95,4 @@ func (t *tally) write(w io.Writer) {
 	fmt.Fprintf(w, "every seed again without agents: %d better with them, %d worse\n", t.Better, t.Worse)
 	fmt.Fprintf(w, "  no writes for %s with agents, %s without; acknowledged writes lost %.0f with, %.0f without\n",
 		t.Down.With.Round(time.Second), t.Down.Without.Round(time.Second), t.Lost.With, t.Lost.Without)
-	fmt.Fprintf(w, "violations: %d\n", len(t.Violations))
-	slices.SortFunc(t.Violations, func(a, b violation) int { return int(a.Seed) - int(b.Seed) })
-	for _, v := range t.Violations[:min(40, len(t.Violations))] {
-		fmt.Fprintf(w, "  %s  seed %d  %s\n      go run ./test/sim -seed %d\n", v.Invariant, v.Seed, v.Text, v.Seed)
-	}
 }

@@ -11,6 +11,7 @@ import (
 
 // fault is one thing that goes wrong, or that a person does. It lasts where it can.
 type fault struct {
+	number int // within its script, from 1
 	at     instant
 	kind   string
 	leader bool // the leader of that moment, else the pick-th of the others
@@ -177,7 +178,8 @@ func draw(w *world) (script []fault, length time.Duration) {
 		})
 	}
 	slices.SortStableFunc(script, func(a, b fault) int { return int(a.at - b.at) })
-	for _, f := range script {
+	for i, f := range script {
+		script[i].number = i + 1
 		length = max(length, f.at+f.lasts)
 	}
 	return script, length + settleDown
@@ -203,7 +205,7 @@ func (w *world) strike(f fault) {
 	}
 	for _, k := range kinds {
 		if k.name == f.kind {
-			w.say("fault: %s on %s for %s", f.kind, target.name, f.lasts)
+			w.say("fault %d: %s on %s%s", f.number, f.kind, target.name, f.span())
 			w.facts.Faults[f.kind]++
 			k.do(w, target, f)
 		}
@@ -214,6 +216,7 @@ func (w *world) strike(f fault) {
 func play(w *world) []fault {
 	script, length := draw(w)
 	length = max(length, w.least)
+	script = w.only.of(script)
 	for _, f := range script {
 		if w.until > 0 && f.at > w.until {
 			continue

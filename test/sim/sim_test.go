@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -9,14 +10,19 @@ import (
 
 func TestSeed_IsOneTrace(t *testing.T) {
 	acted := false
-	for seed := uint64(1); seed <= 12; seed++ {
-		var first, second strings.Builder
-		runSeed(seed, &first)
-		runSeed(seed, &second)
-		if d := cmp.Diff(first.String(), second.String()); d != "" {
-			t.Errorf("seed %d gave two traces (-first +second):\n%s", seed, d)
+	for seed := 1; seed <= 12; seed++ {
+		for _, only := range []string{"", "none", "1", "1:7s"} {
+			args := []string{"-seed", strconv.Itoa(seed)}
+			if only != "" {
+				args = append(args, "-only", only)
+			}
+			var first, second strings.Builder
+			a, b := run(args, &first, &first), run(args, &second, &second)
+			if d := cmp.Diff(first.String(), second.String()); d != "" || a != b || a == 2 {
+				t.Errorf("sim %v gave status %d and %d (-first +second):\n%s", args, a, b, d)
+			}
+			acted = acted || strings.Contains(first.String(), ": ACT ")
 		}
-		acted = acted || strings.Contains(first.String(), ": ACT ")
 	}
 	if !acted {
 		t.Error("not one of the seeds acted")

@@ -26,7 +26,8 @@ type world struct {
 	proxy    *haproxy
 	machines []*machine
 	agents   bool // whether there are any
-	stopAt   int  // as in part
+	only     excerpt
+	stopAt   int // as in part
 	until    instant
 	least    time.Duration // how long it is played at least
 	paused   bool          // patronictl pause
