@@ -44,6 +44,28 @@ type Manager interface {
 	KillMain(ctx context.Context, unit string, want Status) error
 }
 
+// Restarter is implemented by managers that can end a unit's run and begin another.
+type Restarter interface {
+	// Restart stops the unit, by force when the manager's own time limit for that is over, starts it again, and returns
+	// when the manager has finished, whatever came of the service later. It returns ErrChanged, having done nothing, unless
+	// the unit's main process and invocation are still those of want, and ErrBusy while a job of somebody else is in
+	// progress. When ctx ends first, the error wraps ctx's and the job goes on.
+	Restart(ctx context.Context, unit string, want Status) error
+}
+
+// Limited is implemented by managers that may refuse this agent some of their orders.
+type Limited interface {
+	// Limits returns why the orders of the contract may not be given on the unit, joined, and nil if all may. It gives no
+	// order and changes nothing. What cannot be found out without giving one counts as allowed.
+	Limits(ctx context.Context, unit string) error
+}
+
+// Polled is implemented by managers of which changes are only seen by looking.
+type Polled interface {
+	// Every is how often Watch looks.
+	Every() time.Duration
+}
+
 // Watcher is implemented by managers that can tell of changes without being polled.
 type Watcher interface {
 	// Watch calls wake whenever one of the units may have changed, until ctx ends or the subscription breaks, and
