@@ -21,7 +21,7 @@ type server struct {
 	m      *machine
 	up     bool
 	health int
-	apart  bool // the last check did not get there
+	apart  bool // the last check did not get there, or was starved there
 }
 
 // newHAProxy finds the backend as it is when the cluster has run for a while.
@@ -44,7 +44,7 @@ func (p *haproxy) check(s *server) {
 	takes := time.Duration(0)
 	s.apart = s.apart && !s.up
 	switch {
-	case !p.w.net.reach(p.host, s.m.host):
+	case !p.w.net.reach(p.host, s.m.host), s.m.starved > 0:
 		takes, s.apart = checkEvery, true
 	case s.m.mute():
 		takes = checkEvery
@@ -87,7 +87,8 @@ func (p *haproxy) set(s *server, up bool) {
 	p.w.say("haproxy: %s up %t", s.m.name, up)
 }
 
-// parted reports whether a machine is not routed to because it was cut from the proxy, and was not found again yet.
+// parted reports whether a machine is not routed to because it was cut from the proxy, or its API starved, and was not
+// found again yet.
 func (p *haproxy) parted(m *machine) bool {
 	for _, s := range p.servers {
 		if s.m == m {

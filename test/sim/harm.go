@@ -55,7 +55,9 @@ func (w *world) harmless(without outcome, script []fault) {
 	t.Lost.With += with.lost
 	t.Lost.Without += without.lost
 	acts := w.check.acts
-	later := slices.ContainsFunc(script, func(f fault) bool { return f.stack() && len(acts) > 0 && f.at > acts[0].at })
+	later := slices.ContainsFunc(script, func(f fault) bool {
+		return len(acts) > 0 && (f.stack() && f.at > acts[0].at || slices.Contains(recurring, f.kind))
+	})
 	if !later {
 		w.harm(with, without, "the agents")
 		return

@@ -74,13 +74,13 @@ func (a *agent) lookLocal(d depth) time.Duration {
 	f.Service = "patroni"
 	if a.unitDue || due(f.Unit, at, everyUnit[d]) {
 		a.unitDue = false
-		f.Unit = node.Seen(m.unit.status(), "systemd", at)
+		f.Unit = see(a, seeUnit, f.Unit, m.unit.status(), "systemd", at)
 	}
 	f.Process = a.process(at)
 	slowest := a.lookAPI(d, at)
-	f.Postgres = node.Seen(m.files(), "files", at)
+	f.Postgres = see(a, seePostgres, f.Postgres, m.files(), "files", at)
 	if due(f.Session, at, everySession[d]) {
-		if m.running && m.busy == "" {
+		if m.running && m.busy == "" && a.finds(seeSession) {
 			f.Session = node.Seen(probe.Session{InRecovery: !m.primary, LSN: uint64(m.lsn), Timeline: m.timeline, SystemID: systemID}, "session", at)
 		} else {
 			f.Session.Why = "no session"
@@ -97,16 +97,23 @@ func (a *agent) lookLocal(d depth) time.Duration {
 		if m.upgrading {
 			v.Upgrades = []string{"apt-get"}
 		}
-		f.Machine = node.Seen(v, "process table", at)
+		f.Machine = see(a, seeMachine, f.Machine, v, "process table", at)
 	}
-	f.Config = node.Seen(probe.ConfigCheck{File: "patroni.yml", FileID: fmt.Sprint(m.configAt), Name: m.name, Scope: scope, Valid: !m.badConfig}, "validator", at)
-	if m.badConfig {
-		f.Config.Value.Problems = []string{"broken"}
-	}
-	if m.configAt != 0 && m.w.now-m.configAt < 3*time.Second { // the validator is slow
-		f.Config = node.Unseen[probe.ConfigCheck]("validator", "the file has changed and is being checked", at)
-	}
+	f.Config = a.config(at)
 	return slowest
+}
+
+// config is the validator's verdict. A file that has changed is unknown for as long as the validator takes.
+func (a *agent) config(at node.Instant) node.Fact[probe.ConfigCheck] {
+	m := a.m
+	if m.configAt != 0 && m.w.now-m.configAt < 3*time.Second {
+		return node.Unseen[probe.ConfigCheck]("validator", "the file has changed and is being checked", at)
+	}
+	v := probe.ConfigCheck{File: "patroni.yml", FileID: fmt.Sprint(m.configAt), Name: m.name, Scope: scope, Valid: !m.badConfig}
+	if m.badConfig {
+		v.Problems = []string{"broken"}
+	}
+	return see(a, seeConfig, node.Fact[probe.ConfigCheck]{}, v, "validator", at)
 }
 
 func (a *agent) process(at node.Instant) node.Fact[probe.Process] {
@@ -117,11 +124,16 @@ func (a *agent) process(at node.Instant) node.Fact[probe.Process] {
 	v := probe.Process{PID: pid}
 	if m := a.m; m.unit.pid == pid {
 		v = probe.Process{Exists: true, PID: pid, State: "S", StartTick: uint64((m.born + m.uptime) / (10 * time.Millisecond)), Command: "patroni", Unit: unitName}
-		if m.stopped {
+		switch {
+		case m.frozen == "t":
+			v.State, v.TracerPID = "t", 4242
+		case m.frozen != "":
+			v.State = m.frozen
+		case m.stopped:
 			v.State = "T"
 		}
 	}
-	return node.Seen(v, "process table", at)
+	return see(a, seeProcess, a.look.facts.Process, v, "process table", at)
 }
 
 // lookAPI asks the model of the REST API.
@@ -133,7 +145,7 @@ func (a *agent) lookAPI(d depth, at node.Instant) time.Duration {
 		patience *= 2
 	}
 	switch {
-	case m.stopped:
+	case m.patroni && m.ready && (m.stopped || m.starved > 0):
 		live, takes = probe.Liveness{Outcome: probe.OutcomeTimeout}, time.Second
 		if f.Process.Value.Stopped() {
 			takes = 400 * time.Millisecond
@@ -143,13 +155,13 @@ func (a *agent) lookAPI(d depth, at node.Instant) time.Duration {
 	case m.stuck && m.w.now-m.lastLoop > patience:
 		live.Status = 503
 	}
-	f.Liveness = node.Seen(live, "/liveness", at)
-	if live.Outcome == probe.OutcomeAnswered && due(f.API, at, everyAPI[d]) {
+	f.Liveness = see(a, seeLiveness, f.Liveness, live, "/liveness", at)
+	if f.Liveness.Value.Outcome == probe.OutcomeAnswered && m.answers() && due(f.API, at, everyAPI[d]) {
 		role := "replica"
 		if m.primary {
 			role = "primary"
 		}
-		f.API = node.Seen(probe.PatroniAPI{
+		f.API = see(a, seeAPI, f.API, probe.PatroniAPI{
 			Outcome: probe.OutcomeAnswered, Name: m.name, Scope: scope, State: m.stateWord(), Role: role,
 			Timeline: int64(m.timeline), Paused: m.w.paused, SystemID: systemID,
 		}, "/patroni", at)
@@ -185,29 +197,46 @@ func (a *agent) lookEtcd(d depth) time.Duration {
 			v.Since = at
 		}
 		v.Cluster.Why = "no answer"
+		if d == confirm {
+			v.Writable = node.Unseen[bool]("etcd", "no answer", at)
+		}
 		return takes
 	}
 	v.Since = 0
-	v.Cluster = node.Seen(a.keys(d), "etcd linearizable", at)
-	v.Shared = node.Seen(e.shared, "etcd", at)
-	c := &v.Cluster.Value
-	if c.Leader != nil {
-		v.LeaderLease = node.Seen(e.left(c.Leader.Lease), "etcd", at)
+	v.Cluster = see(a, seeKeys, v.Cluster, a.keys(d), "etcd linearizable", at)
+	v.Shared = node.Unseen[node.Coordination]("etcd", "etcd refuses to show it", at) // as of the view of the cluster
+	if v.Cluster.Known && a.finds(seeShared) {
+		v.Shared = node.Seen(e.shared, "etcd", v.Cluster.At)
 	}
-	if me, ok := c.Member(a.m.name); ok {
-		v.MemberLease = node.Seen(e.left(me.Lease), "etcd", at)
-	}
+	a.lookLeases(at)
 	if d != routine || due(v.Alarms, at, 5*time.Second) {
 		var alarms []string
 		if e.nospace {
 			alarms = []string{"NOSPACE"}
 		}
-		v.Alarms = node.Seen(alarms, "etcd", at)
+		v.Alarms = see(a, seeAlarms, v.Alarms, alarms, "etcd", at)
 	}
 	if d == confirm {
 		v.Writable = node.Seen(e.writable(), "etcd", at)
 	}
 	return takes
+}
+
+// lookLeases asks for the leases that the view names. What is known of another lease says nothing of this one.
+func (a *agent) lookLeases(at node.Instant) {
+	v, e := &a.look.dcs, a.m.w.etcd
+	read := func(old node.Fact[node.Lease], id int64) node.Fact[node.Lease] {
+		if old.Value.ID != id {
+			old = node.Fact[node.Lease]{}
+		}
+		return see(a, seeLease, old, e.left(id), "etcd", at)
+	}
+	if l := v.Cluster.Value.Leader; l != nil {
+		v.LeaderLease = read(v.LeaderLease, l.Lease)
+	}
+	if me, ok := v.Cluster.Value.Member(a.m.name); ok {
+		v.MemberLease = read(v.MemberLease, me.Lease)
+	}
 }
 
 // listEvery is how often all keys are read although a watch tells of them, as in agent/dcs.

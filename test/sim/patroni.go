@@ -24,26 +24,33 @@ type machine struct {
 	upgradeFrom instant
 	unit        unit
 	agent       *agent
+	senseModel
 
 	// Patroni
-	patroni   bool // the main process exists
-	ready     bool // REST is open, the loop has begun
-	stopped   bool // SIGSTOP
-	stuck     bool // the loop only
-	refused   bool // REST has no listener
-	sickSince instant
-	sick      bool
-	born      instant
-	phase     time.Duration // of the loop's fixed grid
-	lease     int64
-	lost      instant // since when etcd has not answered the loop
-	failing   bool
-	lastLoop  instant
-	badConfig bool
-	configAt  instant // of its last change
-	leadUntil instant // as Patroni counts it
-	wrote     bool    // it took writes of its own since it last followed somebody
-	published node.Member
+	patroni    bool          // the main process exists
+	ready      bool          // REST is open, the loop has begun
+	stopped    bool          // SIGSTOP, or frozen
+	frozen     string        // why it does not run where that is no signal: the state of the process
+	starved    int           // faults that keep REST from answering in time, while the loop runs
+	exits      bool          // it ends with an error right after it has begun
+	relapses   int           // how often it will hang again
+	relapse    time.Duration // how long after it has come up
+	relapseEnd instant
+	stuck      bool // the loop only
+	refused    bool // REST has no listener
+	sickSince  instant
+	sick       bool
+	born       instant
+	phase      time.Duration // of the loop's fixed grid
+	lease      int64
+	lost       instant // since when etcd has not answered the loop
+	failing    bool
+	lastLoop   instant
+	badConfig  bool
+	configAt   instant // of its last change
+	leadUntil  instant // as Patroni counts it
+	wrote      bool    // it took writes of its own since it last followed somebody
+	published  node.Member
 
 	// PostgreSQL
 	running    bool
@@ -105,13 +112,15 @@ func (m *machine) works() bool { return m.patroni && m.ready && !m.stopped && !m
 
 // answers reports whether Patroni's REST API does.
 func (m *machine) answers() bool {
-	return m.patroni && m.ready && !m.stopped && !m.refused && !m.asleep()
+	return m.patroni && m.ready && !m.stopped && !m.refused && m.starved == 0 && !m.asleep()
 }
 
 func (m *machine) writable() bool { return m.running && m.primary && m.busy == "" && !m.asleep() }
 
 // mute reports whether Patroni's REST API takes requests and answers none.
-func (m *machine) mute() bool { return m.asleep() || m.patroni && m.ready && m.stopped }
+func (m *machine) mute() bool {
+	return m.asleep() || m.patroni && m.ready && (m.stopped || m.starved > 0)
+}
 
 // saysPrimary is what GET /primary answers: whether this member holds the leader key, as far as Patroni knows, whatever its
 // loop does meanwhile and PostgreSQL is (FACTS.md §2.1).
@@ -129,11 +138,11 @@ func (m *machine) trouble() {
 // start is Patroni's main process beginning to live.
 func (m *machine) start() {
 	m.w.changed()
-	m.patroni, m.ready, m.stopped, m.stuck, m.refused = true, false, false, false, false
+	m.patroni, m.ready, m.stopped, m.stuck, m.refused, m.frozen = true, false, false, false, false, ""
 	m.failing, m.born, m.leadUntil = false, m.w.now, 0
 	m.trouble()
 	life := m.unit.invocation
-	if m.badConfig {
+	if m.badConfig || m.exits {
 		m.w.after(400*time.Millisecond, m, func() {
 			if m.patroni && m.unit.invocation == life {
 				m.unit.died("exit-code", 1)
@@ -148,13 +157,14 @@ func (m *machine) start() {
 		m.w.changed()
 		m.ready = true
 		m.loop()
+		m.fallIll()
 	})
 }
 
 // gone is Patroni's main process having ended.
 func (m *machine) gone() {
 	m.w.changed()
-	m.patroni, m.ready, m.stopped, m.stuck, m.refused = false, false, false, false, false
+	m.patroni, m.ready, m.stopped, m.stuck, m.refused, m.frozen = false, false, false, false, false, ""
 	m.trouble()
 }
 

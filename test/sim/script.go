@@ -34,7 +34,7 @@ func (f fault) stack() bool {
 }
 
 // kinds are what a script is drawn from.
-var kinds = slices.Concat(machineKinds, networkKinds)
+var kinds = slices.Concat(machineKinds, networkKinds, senseKinds, unitKinds)
 
 var machineKinds = []kind{
 	{"patroni-stopped", 6, true, func(_ *world, m *machine, _ fault) { m.sicken(&m.stopped) }},
@@ -115,7 +115,7 @@ func (m *machine) sicken(what *bool) {
 
 // order is something a person does to a unit on which nobody else is at work.
 func (u *unit) order(do func()) {
-	if u.job != "" || u.state.String() == "stopping" {
+	if u.job != "" || u.state.String() == "stopping" || u.m.frozen != "" {
 		return
 	}
 	u.m.w.changed()
@@ -172,10 +172,14 @@ func draw(w *world) (script []fault, length time.Duration) {
 			n -= weights[i]
 			i++
 		}
-		script = append(script, fault{
+		f := fault{
 			at: time.Duration(12000+r.IntN(spread)) * time.Millisecond, kind: kinds[i].name, leader: r.IntN(3) > 0, pick: r.IntN(1000),
 			lasts: time.Duration(2000+r.IntN(60000)) * time.Millisecond,
-		})
+		}
+		if f.kind == "hangs-again" {
+			f.lasts *= 4
+		}
+		script = append(script, f)
 	}
 	slices.SortStableFunc(script, func(a, b fault) int { return int(a.at - b.at) })
 	for i, f := range script {

@@ -17,6 +17,8 @@ type unit struct {
 	enablement string
 	masked     bool
 	killMode   string
+	restart    string
+	doomed     bool // SIGKILL waits for the kernel to let the process go
 	restarts   int
 	starts     []instant
 	pid        int
@@ -33,7 +35,7 @@ const (
 )
 
 func newUnit(m *machine, group bool) unit {
-	u := unit{m: m, state: service.StateStopped, enablement: "enabled", killMode: "process"}
+	u := unit{m: m, state: service.StateStopped, enablement: "enabled", killMode: "process", restart: "on-failure"}
 	if group {
 		u.killMode = "control-group"
 	}
@@ -52,6 +54,7 @@ func (u *unit) changed() {
 func (u *unit) run() {
 	u.n++
 	u.invocation = fmt.Sprintf("%08x%s", u.n, u.m.name)
+	u.doomed = false
 	u.pid = 1000*u.n + int(u.m.name[1])
 	u.state = service.StateRunning
 	u.starts = append(u.starts, u.m.w.now)
@@ -78,7 +81,7 @@ func (u *unit) died(result string, exit int) {
 		u.m.stopPostgres("with its unit")
 	}
 	u.state = service.StateRestarting
-	if u.masked {
+	if u.masked || u.restart == "no" {
 		u.state = service.StateFailed
 	}
 	u.changed()
@@ -100,7 +103,7 @@ func (u *unit) died(result string, exit int) {
 
 // kill is SIGKILL for the main process, by whomever.
 func (u *unit) kill() {
-	if u.pid != 0 {
+	if u.doomed = u.m.frozen == "D"; u.pid != 0 && !u.doomed {
 		u.m.w.say("%s: Patroni %d is killed", u.m.name, u.pid)
 		u.died("signal", 9)
 	}
@@ -155,7 +158,7 @@ func (u *unit) status() service.Status {
 	s := service.Status{
 		Unit: unitName, State: u.state, Detail: "model", Result: u.result, ExitStatus: u.exit, Job: u.job,
 		Enablement: u.enablement, Masked: u.masked, MainPID: u.pid, InvocationID: u.invocation, Restarts: u.restarts,
-		KillMode: u.killMode, Restart: "on-failure", RestartDelay: restartDelay, StartLimit: startLimit, StartLimitSpan: startSpan,
+		KillMode: u.killMode, Restart: u.restart, RestartDelay: restartDelay, StartLimit: startLimit, StartLimitSpan: startSpan,
 	}
 	if u.masked {
 		s.Enablement = "masked"
