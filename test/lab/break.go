@@ -146,7 +146,7 @@ func runCommand(o *options) *cobra.Command {
 		Short: "Run scenarios and judge them; \"all\" stands for every one (exit 1 where one fails)",
 		Long: "Run scenarios and judge them from what the witnesses recorded. The first of a scenario's timings is used unless\n" +
 			"--timings names one, or \"all\". The stack is started where it is not up, and left settled.\n\n" +
-			"--suite ci or soak runs the suite's scenarios instead, on --parallel stacks of its own (NAME-1, NAME-2), which are\n" +
+			"--suite ci, all or soak runs the suite's scenarios instead, on --parallel stacks of its own (NAME-1, NAME-2), which are\n" +
 			"removed afterwards.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if (suite == "") == (len(args) == 0) {
@@ -187,7 +187,7 @@ func runCommand(o *options) *cobra.Command {
 	cmd.Flags().IntVar(&runs, "runs", 1, "how often each scenario runs")
 	cmd.Flags().BoolVar(&without, "without", false, "run without pgpatrol: the fault must do its harm")
 	cmd.Flags().BoolVar(&both, "both", false, "run without and then with pgpatrol")
-	cmd.Flags().StringVar(&suite, "suite", "", "run a suite: ci or soak")
+	cmd.Flags().StringVar(&suite, "suite", "", "run a suite: ci, all or soak")
 	cmd.Flags().IntVar(&parallel, "parallel", parallel, "how many stacks share a suite")
 	cmd.Flags().StringVar(&dir, "dir", "", "where failed runs leave their evidence (default: the system's temporary folder)")
 	return cmd

@@ -52,8 +52,8 @@ func suites() map[string]suite {
 			special: map[string]special{
 				"F02":                {[]share{{"default", 1, 1}, {"fast", 1, 1}}, "what pgpatrol exists for: both timings"},
 				"crash-act":          {[]share{{with: 1}}, "without pgpatrol it is F02"},
-				"PAUSE-node":         {nil, "has not passed yet: a lease that a person has used up leaves too little"},
-				"ASK-approved":       {nil, "has not passed yet on a busy machine: a person takes seconds of the lease"},
+				"PAUSE-node":         {[]share{{with: 1}}, "without pgpatrol it is F02"},
+				"ASK-approved":       {[]share{{with: 1}}, "without pgpatrol it is F02"},
 				"crash-random":       {nil, "one random moment shows little: soak has more of them"},
 				"crash-intent":       {nil, "two minutes; crash-stale and crash-act kill the agent at the same two points"},
 				"F04-late":           {nil, "F04 with another beginning"},
@@ -63,6 +63,8 @@ func suites() map[string]suite {
 				"BAD-member-swapped": {nil, "BAD-member with other names"},
 			},
 		},
+		// What "it must show" of the decisions: every scenario, each of them made again from the journals.
+		"all": {usual: []share{{with: 1}}},
 		"soak": {
 			usual: []share{{"default", 3, 1}, {"fast", 3, 1}},
 			special: map[string]special{
@@ -76,7 +78,7 @@ func suites() map[string]suite {
 func findSuite(name string) (suite, error) {
 	s, ok := suites()[name]
 	if !ok {
-		return suite{}, fmt.Errorf("find suite %q: want ci or soak", name)
+		return suite{}, fmt.Errorf("find suite %q: want ci, all or soak", name)
 	}
 	return s, nil
 }
@@ -126,39 +128,62 @@ type crew struct {
 
 // run returns the results of all jobs, in their order. A job that could not be carried out has a result that says so.
 func (c *crew) run(ctx context.Context, jobs []job) ([]scenario.Result, error) {
+	release, err := c.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	c.results = make([]scenario.Result, len(jobs))
+	next := make(chan int, len(jobs))
+	for i, j := range jobs {
+		c.results[i] = scenario.Result{Scenario: j.scenario.ID, Title: j.scenario.Title, Timings: j.timings.Name, Agents: j.agents, Error: neverBegun}
+		next <- i
+	}
+	close(next)
+	return c.results, c.each(func(s *stack.Stack) error { return c.work(ctx, s, jobs, next) })
+}
+
+// prepare claims the stacks and builds what all of them need, once. What it claimed is given back by release.
+func (c *crew) prepare(ctx context.Context) (release func(), err error) {
+	var undo []func()
+	release = func() {
+		for _, f := range slices.Backward(undo) {
+			f()
+		}
+	}
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
 	for i := range c.stacks {
-		release, err := session.Claim(c.stack(i))
+		unclaim, err := session.Claim(c.stack(i))
 		if err != nil {
 			return nil, err
 		}
-		defer release()
+		undo = append(undo, unclaim)
 	}
 	tmp, removeTmp, err := session.Temp(c.stack(0))
 	if err != nil {
 		return nil, err
 	}
-	defer removeTmp()
+	undo = append(undo, removeTmp)
 	if err := c.build(ctx, tmp); err != nil {
 		return nil, err
 	}
-	// Once, not by every stack at the same time.
 	if _, err := image.Ensure(ctx, docker.Client{}, c.log); err != nil {
 		return nil, err
 	}
-	c.results = make([]scenario.Result, len(jobs))
-	for i, j := range jobs {
-		c.results[i] = scenario.Result{Scenario: j.scenario.ID, Title: j.scenario.Title, Timings: j.timings.Name, Agents: j.agents, Error: neverBegun}
-	}
-	next := make(chan int, len(jobs))
-	for i := range jobs {
-		next <- i
-	}
-	close(next)
+	return release, nil
+}
+
+// each lets every stack work, all at the same time.
+func (c *crew) each(work func(*stack.Stack) error) error {
 	var g errgroup.Group
 	for i := range c.stacks {
-		g.Go(func() error { return c.work(ctx, stack.New(c.stack(i), c.log), jobs, next) })
+		g.Go(func() error { return work(stack.New(c.stack(i), c.log)) })
 	}
-	return c.results, g.Wait()
+	return g.Wait()
 }
 
 func (c *crew) stack(i int) string { return fmt.Sprintf("%s-%d", c.name, i+1) }
@@ -253,8 +278,9 @@ func (o *options) runSuite(ctx context.Context, w io.Writer, name, stacks string
 	} else if len(results) > 0 {
 		err = errors.Join(err, scenario.Print(w, results))
 	}
-	failed := 0
+	failed, replayed := 0, 0
 	for _, r := range results {
+		replayed += r.Replayed
 		if !r.Passed() {
 			failed++
 		}
@@ -264,7 +290,8 @@ func (o *options) runSuite(ctx context.Context, w io.Writer, name, stacks string
 		c.log.Warn("the suite took longer than it should", "took", took, "limit", s.limit)
 	}
 	if !o.json {
-		fmt.Fprintf(w, "\nsuite %s: %s\n%d passed, %d failed\n", name, took, len(results)-failed, failed)
+		fmt.Fprintf(w, "\nsuite %s: %s\n%d decisions made again from the journals, with the same answer\n%d passed, %d failed\n",
+			name, took, replayed, len(results)-failed, failed)
 	}
 	if err == nil && failed > 0 {
 		err = fmt.Errorf("%d of %d runs failed", failed, len(results))

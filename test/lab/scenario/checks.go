@@ -167,24 +167,32 @@ func round(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond
 // replayed demands that every decision of every agent, made again from the inputs in its journal, is the same.
 func replayed() Check {
 	return Check{"every recorded decision can be made again", func(e Evidence) Verdict {
-		same := 0
-		for _, node := range slices.Sorted(maps.Keys(e.Replays)) {
-			var t struct {
-				Identical int `json:"identical"`
-				Different int `json:"different"`
-				NoInputs  int `json:"no_inputs"`
-			}
-			if err := json.Unmarshal([]byte(e.Replays[node]), &t); err != nil {
-				return verdict(false, "%s says %.200q", node, e.Replays[node])
-			}
-			if t.Different+t.NoInputs > 0 {
-				return verdict(false, "%s: %d differ, %d without inputs: %.2000s", node, t.Different, t.NoInputs, e.Replays[node])
-			}
-			same += t.Identical
+		same, trouble := replays(e)
+		if trouble != "" {
+			return verdict(false, "%s", trouble)
 		}
 		decided := slices.ContainsFunc(e.Records, func(r record.Record) bool {
 			return r.Journal != nil && (r.Journal.Kind == "finding" || r.Journal.Kind == "intent")
 		})
 		return verdict(same > 0 || !decided, "%d decisions on %d nodes", same, len(e.Replays))
 	}}
+}
+
+// replays counts the decisions that were made again with the same answer, and says what went wrong with others.
+func replays(e Evidence) (same int, trouble string) {
+	for _, node := range slices.Sorted(maps.Keys(e.Replays)) {
+		var t struct {
+			Identical int `json:"identical"`
+			Different int `json:"different"`
+			NoInputs  int `json:"no_inputs"`
+		}
+		if err := json.Unmarshal([]byte(e.Replays[node]), &t); err != nil {
+			return same, fmt.Sprintf("%s says %.200q", node, e.Replays[node])
+		}
+		if t.Different+t.NoInputs > 0 {
+			return same, fmt.Sprintf("%s: %d differ, %d without inputs: %.2000s", node, t.Different, t.NoInputs, e.Replays[node])
+		}
+		same += t.Identical
+	}
+	return same, ""
 }

@@ -32,6 +32,7 @@ type Result struct {
 	LostWrites    *int64         `json:"lost_writes"` // nil where they could not be counted
 	PatroniBackAt *time.Duration `json:"patroni_back_at,omitempty"`
 	Actions       []string       `json:"actions,omitempty"` // intents in the agents' journals, as they stand there
+	Replayed      int            `json:"replayed"`          // decisions made again from the journals, with the same answer
 
 	Checks []CheckResult `json:"checks"`
 	Error  string        `json:"error,omitempty"`  // the run could not be carried out
@@ -72,6 +73,7 @@ func (r *Result) judge(sc Scenario, e Evidence) {
 	for _, i := range judge.Intents(e.Records) {
 		r.Actions = append(r.Actions, i.Node+": "+string(i.Journal.Line))
 	}
+	r.Replayed, _ = replays(e)
 	checks := append([]Check{watched(sc.Blind), replayed()}, sc.Heal...)
 	if !e.Agents {
 		checks = append([]Check{watched(sc.Blind)}, sc.Harm...)
@@ -84,10 +86,10 @@ func (r *Result) judge(sc Scenario, e Evidence) {
 // Print writes results as a table, and below it every check that did not hold.
 func Print(w io.Writer, results []Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SCENARIO\tTIMINGS\tPGPATROL\tLONGEST GAP\tTWO PRIMARIES\tFAILOVERS\tPATRONI BACK\tLOST WRITES\tERRORS\tACTIONS\tRESULT")
+	fmt.Fprintln(t, "SCENARIO\tTIMINGS\tPGPATROL\tLONGEST GAP\tTWO PRIMARIES\tFAILOVERS\tPATRONI BACK\tLOST WRITES\tERRORS\tACTIONS\tREPLAYED\tRESULT")
 	for _, r := range results {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\t%s\n", r.Scenario, r.Timings, with(r.Agents), round(r.LongestGap), orNone(r.SecondPrimary),
-			r.Failovers, at(r.PatroniBackAt), count(r.LostWrites), sum(r.WriterErrors), len(r.Actions), r.outcome())
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\t%d\t%s\n", r.Scenario, r.Timings, with(r.Agents), round(r.LongestGap), orNone(r.SecondPrimary),
+			r.Failovers, at(r.PatroniBackAt), count(r.LostWrites), sum(r.WriterErrors), len(r.Actions), r.Replayed, r.outcome())
 	}
 	if err := t.Flush(); err != nil {
 		return err
