@@ -69,3 +69,26 @@ func BenchmarkJudge(b *testing.B) {
 		q.Memory = Judge(q).Memory
 	}
 }
+
+// TestDecide_LeaderWithoutKeyWaitsForHAProxy: seeds 147 and 504 of the simulation. A leader whose loop is stuck has lost
+// its key, and its API answers: it is killed once HAProxy has let go of it, and not as soon as nobody leads.
+func TestDecide_LeaderWithoutKeyWaitsForHAProxy(t *testing.T) {
+	mem := nodetest.Memory(time.Hour)
+	const keyGone = 5
+	for sec := range 30 {
+		s := nodetest.Snap(time.Hour+time.Duration(sec)*time.Second, nodetest.Confirmed(), nodetest.LeaseLeft(max(0, keyGone-time.Duration(sec))*time.Second))
+		if sec >= keyGone {
+			s.DCS.Cluster.Value.Leader = nil
+		}
+		a := Decide(node.Question{Spec: nodetest.Spec(node.ModeAuto), Memory: mem, Snapshot: s})
+		mem = a.Memory
+		if len(a.Plan.Allowed) == 0 {
+			continue
+		}
+		if act := a.Plan.Allowed[0]; sec != keyGone+10 || act.Verb != node.SoftKill || !act.Fence {
+			t.Errorf("%s %s (fence %t) after %d s, want a kill as a fence 10 s after the key was gone at %d", act.Verb, act.Finding, act.Fence, sec, keyGone)
+		}
+		return
+	}
+	t.Error("it is never killed")
+}

@@ -62,6 +62,12 @@ func (v *view) rememberService() {
 	if v.f.API.Known && v.f.API.Value.Problem == "" && v.f.API.Value.Outcome == probe.OutcomeAnswered {
 		v.m.Identity = v.f.API.Value.Name == v.spec.Member && v.f.API.Value.Scope == v.in.Spec.Scope
 	}
+	switch orphaned := v.orphanedLeader(); {
+	case !orphaned:
+		v.m.Orphaned = 0
+	case v.m.Orphaned == 0:
+		v.m.Orphaned = v.in.Snapshot.DCS.Cluster.At
+	}
 	if v.healthy() {
 		v.m.GoodPolls++
 	} else {

@@ -31,6 +31,20 @@ func fence() node.Action {
 	return a
 }
 
+// orphan is the fence of a leader whose key is gone and that nobody took it from.
+func orphan() node.Action {
+	a := fence()
+	a.Finding = node.PatroniLoopStuck
+	return a
+}
+
+// replica is the heal of a hung replica.
+func replica() node.Action {
+	a := softKill()
+	a.Leader = false
+	return a
+}
+
 func disrupt() node.Action {
 	a := softKill()
 	a.Class = node.ClassDisrupt
@@ -124,6 +138,8 @@ func guardCases() []guardCase {
 	}
 	tries := func(a ...node.Attempt) func(*Input) { return func(in *Input) { in.Attempts = a } }
 	zombie := nodetest.Led(nodetest.Other, true)
+	both := func(a, b nodetest.Change) nodetest.Change { return func(s *node.Snapshot) { a(s); b(s) } }
+	keyless := both(cl(func(c *node.Cluster) { c.Leader = nil }), nodetest.LeaseLeft(0))
 	alive := pf(func(p *node.PatroniFacts) {
 		p.Liveness.Value = probe.Liveness{Outcome: probe.OutcomeAnswered, Status: 200}
 	})
@@ -252,8 +268,16 @@ func guardCases() []guardCase {
 		{name: "just booted", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.Uptime = time.Minute }, refused: node.GuardBootGrace},
 		{name: "just booted and settled", action: softKill(), base: hung, change: func(s *node.Snapshot) { s.Uptime = time.Minute }, tune: svc(func(m *node.ServiceMemory) { m.Settled = true })},
 		{name: "just booted, crashed", action: startFailed(), base: failed, change: func(s *node.Snapshot) { s.Uptime = time.Minute }},
-		{name: "leader changed 40 s ago", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(40) }), refused: node.GuardLeaderChange},
 		{name: "leader changed 40 s ago, fence", action: fence(), base: append(hung, nodetest.Led(nodetest.Other, true)), tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(40) })},
+		{name: "leader changed 40 s ago, and has missed no renewal", action: softKill(), base: hung, change: nodetest.LeaseLeft(19 * time.Second), tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(40) }), refused: node.GuardLeaderChange},
+		{name: "seed 147: leader changed 13 s ago, and hangs since", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(13) })},
+		{name: "leader changed 11 s ago, its lease is older", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(11) }), refused: node.GuardLeaderChange},
+		{name: "leader changed 40 s ago, it hangs, etcd has answered for 11 s", action: softKill(), base: hung, tune: mem(func(m *node.Memory) { m.LeaderChanged, m.EtcdSince = sec(40), sec(11) }), refused: node.GuardLeaderChange},
+		{name: "leader changed 40 s ago, a replica hangs", action: replica(), base: hung, change: nodetest.Led(nodetest.Other, false), tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(40) }), refused: node.GuardLeaderChange},
+		{name: "leader changed 40 s ago, a kill would stop PostgreSQL", action: disrupt(), base: hung, tune: mem(func(m *node.Memory) { m.LeaderChanged = sec(40) }), refused: node.GuardLeaderChange},
+		{name: "seed 147: without a key for 9 s, and it answers", action: orphan(), base: hung, change: both(alive, keyless), tune: svc(func(m *node.ServiceMemory) { m.Orphaned = sec(9) }), refused: node.GuardLeaderSafety},
+		{name: "without a key for 10 s, and it answers", action: orphan(), base: hung, change: both(alive, keyless), tune: svc(func(m *node.ServiceMemory) { m.Orphaned = sec(10) })},
+		{name: "without a key for 1 s, and silent", action: orphan(), base: hung, change: keyless, tune: svc(func(m *node.ServiceMemory) { m.Orphaned = sec(1) })},
 		{name: "it answers after all", action: softKill(), base: hung, change: alive, refused: node.GuardLeaderSafety},
 		{name: "it answers, its lease is overdue", action: softKill(), base: append(hung, nodetest.LeaseLeft(9*time.Second)), change: alive},
 		{name: "it answers, etcd has answered for 19 s", action: softKill(), base: append(hung, nodetest.LeaseLeft(9*time.Second)), change: alive, tune: mem(func(m *node.Memory) { m.EtcdSince = sec(19) }), refused: node.GuardLeaderSafety},

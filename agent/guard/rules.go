@@ -117,17 +117,41 @@ func bootGraceOver(c *check) string {
 	return ""
 }
 
-// leaderChange: while a new leader establishes itself, nothing but what is urgent (FAULTS.md S30).
+// leaderChange: while a new leader establishes itself, nothing but what is urgent (FAULTS.md S30), and one thing more: the
+// new leader itself, once its own lease proves that it has not done its work since it leads. What only looks sick after a
+// change, replicas that rewind and a leader that is being promoted, renews its lease all the while. To wait for the end of
+// the grace instead would let the lease run out: another failover, a second primary, and acknowledged writes lost, which
+// is what the grace is to prevent (FAULTS.md S40, found by the simulation). Where the kill stops PostgreSQL the grace holds.
 func leaderChange(c *check) string {
 	grace := c.timing.TTL + 2*c.timing.LoopWait
-	if at := c.in.Memory.LeaderChanged; !c.urgent() && at != 0 && c.now.Sub(at) < grace {
-		return refuse("the leader changed %s ago; %s are left to it", c.now.Sub(at).Round(time.Second), grace)
+	at := c.in.Memory.LeaderChanged
+	if age := c.now.Sub(at); !c.urgent() && at != 0 && age < grace && !c.hangsSince(at) {
+		return refuse("the leader changed %s ago; %s are left to it", age.Round(time.Second), grace)
 	}
 	return ""
 }
 
+// hangsSince reports whether the lease of the leader, which is the target of a kill that spares PostgreSQL, has missed a
+// renewal that was due since then.
+func (c *check) hangsSince(at node.Instant) bool {
+	left, known := c.lease()
+	due := max(c.due(left), c.timing.TTL-c.now.Sub(at))
+	return c.a.Leader && c.a.Class == node.ClassRevive && known && due < c.timing.Missed() && !planted.On("guard/grace-for-a-hung-leader")
+}
+
+// drainTime is how long HAProxy may take to see that /primary has turned 503 and to end the sessions here: three checks,
+// three seconds apart (FACTS.md §10), and a second more.
+const drainTime = 10 * time.Second
+
 // leaderSafety: what answers, renews and runs is not killed, whatever the engine thought (FAULTS.md S6). In failsafe mode
 // any restart can demote the primary (FACTS.md §0.4).
+//
+// A leader that lost its key while its API answers is the only primary still: its API says so to the other members, none
+// of them takes the key (Patroni #2388), and HAProxy leads clients here until its checks have seen the 503. Killed in that
+// time, it makes way: another member may take the key before a fresh Patroni is back, and what was acknowledged here
+// meanwhile is lost (FAULTS.md S40, found by the simulation). Once HAProxy has let go there is nothing left to lose, and a
+// kill ends the outage, whoever wins the key. Where the API is silent nothing holds the others back, and the sooner
+// PostgreSQL here is demoted the less is lost.
 func leaderSafety(c *check) string {
 	if c.a.Verb != node.SoftKill {
 		return ""
@@ -135,6 +159,10 @@ func leaderSafety(c *check) string {
 	left, known := c.lease()
 	if c.f.Liveness.Value.Alive() && (!known || c.due(left) >= c.timing.Overdue()) {
 		return refuse("Patroni answers that its loop runs, and its lease has %s left%s", left.Round(time.Second), c.excused(left))
+	}
+	orphaned := c.now.Sub(c.m.Orphaned)
+	if c.m.Orphaned != 0 && orphaned < drainTime && c.f.Liveness.Value.Outcome == probe.OutcomeAnswered && !planted.On("guard/no-drain") {
+		return refuse("nobody has held the leader key for %s, and clients that HAProxy led here can still write: %s are left to its checks, because another member may take the key as soon as Patroni's API here is gone", orphaned.Round(100*time.Millisecond), drainTime)
 	}
 	if c.cluster().Config.FailsafeMode && c.a.Finding == node.PatroniLoopStuck {
 		return refuse("failsafe_mode is on: a primary may lawfully outlive its lease")

@@ -70,6 +70,7 @@ type ServiceMemory struct {
 	Identity     bool      `json:"identity,omitempty"`     // its API has named itself as the configured member and scope
 	Ahead        Ahead     `json:"ahead,omitzero"`         // first position seen ahead of the leader's
 	DivergedDir  string    `json:"diverged_dir,omitempty"` // data directory whose content is not the leader's
+	Orphaned     Instant   `json:"orphaned,omitempty"`     // since when nobody has led and PostgreSQL here accepts writes, 0: it is not so
 }
 
 // Ahead is a position of a replica that its leader had not reached when it was seen.
