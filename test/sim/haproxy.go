@@ -22,6 +22,8 @@ type server struct {
 	up     bool
 	health int
 	apart  bool // the last check did not get there, or was starved there
+	asked  int  // the check that waits for its answer, by number; 0: none does
+	checks int
 }
 
 // newHAProxy finds the backend as it is when the cluster has run for a while.
@@ -41,22 +43,37 @@ func newHAProxy(w *world, h host) *haproxy {
 
 // check asks one server, and plans the next check for an interval after the answer, or after the time limit.
 func (p *haproxy) check(s *server) {
-	takes := time.Duration(0)
 	s.apart = s.apart && !s.up
-	switch {
-	case !p.w.net.reach(p.host, s.m.host), s.m.starved > 0:
-		takes, s.apart = checkEvery, true
-	case s.m.mute():
-		takes = checkEvery
-	default:
+	away := !p.w.net.reach(p.host, s.m.host) || s.m.starved > 0
+	if !away && !s.m.mute() {
 		p.answered(s, s.m.answers() && s.m.saysPrimary())
-	}
-	p.w.after(takes, nil, func() {
-		if takes > 0 {
-			p.answered(s, false)
-		}
 		p.w.after(checkEvery, nil, func() { p.check(s) })
-	})
+		return
+	}
+	s.apart = s.apart || away
+	s.checks++
+	turn := s.checks
+	s.asked = turn
+	p.w.after(checkEvery, nil, func() { p.unanswered(s, turn) })
+}
+
+// unanswered ends a check that waits: its time is over, or whom it asked has died.
+func (p *haproxy) unanswered(s *server, turn int) {
+	if s.asked == 0 || s.asked != turn {
+		return
+	}
+	s.asked = 0
+	p.answered(s, false)
+	p.w.after(checkEvery, nil, func() { p.check(s) })
+}
+
+// died ends the check that a process was to answer.
+func (p *haproxy) died(m *machine) {
+	for _, s := range p.servers {
+		if s.m == m && p.w.net.reach(p.host, m.host) {
+			p.unanswered(s, s.asked)
+		}
+	}
 }
 
 // answered counts a check that passed or failed.

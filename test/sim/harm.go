@@ -7,14 +7,14 @@ import (
 
 // outcome is what the clients of a world had of it.
 type outcome struct {
-	down time.Duration // no writes through HAProxy
+	down time.Duration // no writes through HAProxy, or to a primary whose key another member holds
 	lost float64       // acknowledged writes that were discarded
 }
 
-// tolerated is by how much a world with agents may be worse: a second without writes (FAULTS.md S40), and of acknowledged
-// writes what the one client writes in three seconds that goes to every primary that it finds, past HAProxy and past
-// Patroni: ending a second primary or a leaderless one always costs some of those.
-var tolerated = outcome{down: time.Second, lost: 3 * directRate}
+// tolerated is by how much a world with agents may be worse: a second without writes (FAULTS.md S40) and one interval of
+// HAProxy's checks, whose phase is luck; and of acknowledged writes what the one client writes in five seconds that goes to
+// every primary that it finds, past HAProxy and past Patroni: ending a second primary or a leaderless one costs some of those.
+var tolerated = outcome{down: time.Second + checkEvery, lost: 5 * directRate}
 
 func (o outcome) worse(than outcome) bool {
 	return o.down > than.down+tolerated.down || o.lost > than.lost+tolerated.lost

@@ -166,6 +166,7 @@ func (m *machine) gone() {
 	m.w.changed()
 	m.patroni, m.ready, m.stopped, m.stuck, m.refused, m.frozen = false, false, false, false, false, ""
 	m.trouble()
+	m.w.proxy.died(m)
 }
 
 // leaderKeyChanged wakes a loop that watches the leader key.
@@ -201,6 +202,8 @@ func (m *machine) loop() {
 		m.lead()
 	case m.primary && m.running && m.busy == "" && !m.w.paused:
 		m.demote() // it cannot take the key
+	case !m.running && m.busy == "" && !m.w.paused:
+		m.tell("starting", 3*time.Second, func() { m.startPostgres(false) }) // and race for the key then
 	}
 	m.touch()
 }

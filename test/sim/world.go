@@ -162,6 +162,9 @@ func (c *clients) account(w *world) {
 	}
 	routed := w.proxy.routed()
 	switch holder := w.machine(w.etcd.value(prefix + "leader")); {
+	case routed != nil && holder != nil && holder != routed: // a second primary: what it acknowledges will be discarded
+		c.down += span
+		routed.lsn += routedRate * span.Seconds()
 	case routed == nil && holder != nil && holder.writable() && w.proxy.parted(holder):
 		c.apart += span
 	case routed == nil:
