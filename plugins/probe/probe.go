@@ -188,3 +188,46 @@ type LogMark struct {
 	SingleUserOnCopy bool   `json:"single_user_on_copy"` // crash recovery in single-user mode on a fresh copy of the leader
 	Line             string `json:"line,omitempty"`
 }
+
+// EtcdMember is what one member of etcd says of itself: by gRPC (Status) and by HTTP (/health), never by a mere connect
+// (FAULTS.md L25, L26). Identifiers are in hexadecimal, as etcdctl prints them.
+type EtcdMember struct {
+	Outcome   Outcome  `json:"outcome"`          // of the gRPC request
+	Detail    string   `json:"detail,omitempty"` // redacted text of its failure
+	Health    Outcome  `json:"health"`           // of GET /health
+	Healthy   bool     `json:"healthy"`          // /health said true: it has a leader, and no alarm
+	Reason    string   `json:"reason,omitempty"` // what /health said instead, e.g. RAFT NO LEADER, ALARM NOSPACE
+	ClusterID string   `json:"cluster_id,omitempty"`
+	MemberID  string   `json:"member_id,omitempty"`
+	LeaderID  string   `json:"leader_id,omitempty"` // empty: it has none
+	RaftTerm  uint64   `json:"raft_term,omitempty"`
+	RaftIndex uint64   `json:"raft_index,omitempty"`
+	Version   string   `json:"version,omitempty"`
+	DBSize    int64    `json:"db_size,omitempty"` // bytes on disk
+	DBInUse   int64    `json:"db_in_use,omitempty"`
+	DBQuota   int64    `json:"db_quota,omitempty"` // 0: the member does not say (before 3.6)
+	Learner   bool     `json:"learner,omitempty"`
+	Alarms    []string `json:"alarms,omitempty"` // NOSPACE, CORRUPT
+}
+
+// Alive reports whether this member answers anything at all, healthy or not.
+func (m EtcdMember) Alive() bool {
+	return m.Outcome == OutcomeAnswered || m.Health == OutcomeAnswered
+}
+
+// Silent reports whether something takes connections there and answers nothing, by either way of asking.
+func (m EtcdMember) Silent() bool { return m.Outcome == OutcomeTimeout && m.Health == OutcomeTimeout }
+
+// Hop is one end of a chain of forwarders, asked with the protocol that the chain carries.
+type Hop struct {
+	Outcome  Outcome `json:"outcome"`
+	Detail   string  `json:"detail,omitempty"`
+	Identity string  `json:"identity,omitempty"` // who answered, where the protocol tells: etcd's cluster and member
+}
+
+// Check is whether a service does what it is for.
+type Check struct {
+	Outcome Outcome `json:"outcome"`
+	OK      bool    `json:"ok"`
+	Detail  string  `json:"detail,omitempty"` // what was answered, or how it failed; redacted
+}
