@@ -218,7 +218,7 @@ func guardCases() []guardCase {
 		{name: "disrupt with candidates on another timeline", action: disrupt(), base: hung, change: cl(func(c *node.Cluster) { c.Members[1].Timeline, c.Members[2].Timeline = 4, 4 }), refused: node.GuardRedundancy},
 		{name: "disrupt under another's lock", action: disrupt(), base: hung, change: shared(func(c *node.Coordination) { c.Lock = "host2" }), refused: node.GuardClusterLock},
 		{name: "disrupt under a lock that says nothing", action: disrupt(), base: hung, change: shared(func(c *node.Coordination) { c.Lock = "unknown" }), refused: node.GuardClusterLock},
-		{name: "disrupt under my lock", action: disrupt(), base: hung, change: shared(func(c *node.Coordination) { c.Lock = "host1" })},
+		{name: "disrupt under my lock", action: disrupt(), base: hung, change: shared(func(c *node.Coordination) { c.Lock = "host1" }), refused: node.GuardClusterLock},
 		{name: "revive under another's lock", action: softKill(), base: hung, change: shared(func(c *node.Coordination) { c.Lock = "host2" })},
 		{name: "fifth in the cluster", action: softKill(), base: hung, change: shared(func(c *node.Coordination) { c.Spent = make([]node.Spent, 4) }), refused: node.GuardClusterBudget},
 		{name: "fourth in the cluster", action: softKill(), base: hung, change: shared(func(c *node.Coordination) { c.Spent = make([]node.Spent, 3) })},

@@ -103,7 +103,8 @@ func (c *check) couldLead(m, lead node.Member) bool {
 }
 
 // clusterLock: one node of a cluster at a time stops something that runs (DESIGN.md §5). The lock is taken by the executor,
-// in the same step as the act; here it is only respected.
+// in the same step as the act; here it is only respected. One that this node holds is of an action that is not settled, or
+// was left behind by a crash: nobody can use it, and asking etcd for it again and again until it ends helps nobody.
 func clusterLock(c *check) string {
 	if c.a.Class != node.ClassDisrupt {
 		return ""
@@ -112,7 +113,9 @@ func clusterLock(c *check) string {
 	switch {
 	case !shared.Known && !planted.On("guard/shared-unknown-is-empty"):
 		return refuse("it is unknown who holds the cluster lock: %s", nameOr(shared.Why, "not read yet"))
-	case shared.Known && shared.Value.Lock != "" && shared.Value.Lock != c.in.Spec.Node:
+	case shared.Known && shared.Value.Lock == c.in.Spec.Node:
+		return refuse("this node itself has held the cluster lock since before this decision, for another action or until its agent crashed; it ends within 2m")
+	case shared.Known && shared.Value.Lock != "":
 		return refuse("%s holds the cluster lock: something else in the cluster is being stopped", shared.Value.Lock)
 	}
 	return ""
