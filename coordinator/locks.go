@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 )
 
 // Locks is one agent's part in the lock and the budget of its cluster. All methods are safe for concurrent use.
@@ -40,7 +41,11 @@ func New(kv KV, now func() node.Instant, scope, holder string) *Locks {
 // LockTTL, but nobody believes to hold it.
 func (l *Locks) Acquire(ctx context.Context, _ string) error {
 	began := l.now()
-	lease, granted, err := l.kv.Grant(ctx, LockTTL)
+	ttl := LockTTL
+	if planted.On("coordinator/lock-for-an-hour") {
+		ttl = BudgetSpan
+	}
+	lease, granted, err := l.kv.Grant(ctx, ttl)
 	if err != nil {
 		return fmt.Errorf("acquire the cluster's lock: %w", err)
 	}
@@ -120,6 +125,9 @@ func (l *Locks) Claim(ctx context.Context, a node.Action) error {
 	}
 	if a.Class == node.ClassDisrupt { // first, because it is the one that is refused sooner
 		err = l.take(ctx, node.SpentDisruptKey, node.ClusterDisruptions, string(value), lease)
+	}
+	if err == nil && planted.On("coordinator/two-slots") {
+		_ = l.take(ctx, node.SpentKey, node.ClusterActions, string(value), lease)
 	}
 	if err == nil {
 		err = l.take(ctx, node.SpentKey, node.ClusterActions, string(value), lease)

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
@@ -156,6 +157,9 @@ func (e *Executor) guarded(ctx context.Context, r *run) (node.AttemptResult, err
 	if err := e.claim(ctx, r.a); err != nil {
 		return node.ResultNotExecuted, err
 	}
+	if planted.On("executor/act-before-intent") {
+		_, _ = r.act(ctx, before)
+	}
 	attempt, err := e.d.Journal.Intent(r.a)
 	if err != nil {
 		return node.ResultNotExecuted, err
@@ -167,13 +171,16 @@ func (e *Executor) guarded(ctx context.Context, r *run) (node.AttemptResult, err
 	if err != nil {
 		text = err.Error()
 	}
+	if planted.On("executor/forget-result") {
+		return result, err
+	}
 	return result, errors.Join(err, e.d.Journal.Result(attempt, result, text, r.evidence))
 }
 
 // claim takes the action from the budget of the cluster. What is claimed and then not done stays spent: that errs to the
 // side of doing less.
 func (e *Executor) claim(ctx context.Context, a node.Action) error {
-	if e.d.Locker == nil {
+	if e.d.Locker == nil || planted.On("executor/nothing-is-claimed") {
 		return nil
 	}
 	if err := e.d.Locker.Claim(ctx, a); err != nil {
@@ -191,7 +198,7 @@ func (e *Executor) fenced(ctx context.Context, r *run, before service.Status) (n
 			return node.ResultNotExecuted, fmt.Errorf("prove cluster lock: %w", err)
 		}
 	}
-	if e.d.Permit != nil {
+	if e.d.Permit != nil && !planted.On("executor/nobody-is-asked") {
 		if err := e.d.Permit(r.a); err != nil {
 			return node.ResultNotExecuted, fmt.Errorf("act: %w", err)
 		}

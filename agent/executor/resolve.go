@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
@@ -36,6 +37,9 @@ func Judge(before node.Baseline, now service.Status) node.AttemptResult {
 func (e *Executor) Resolve(ctx context.Context, unresolved []node.Attempt) ([]node.Attempt, error) {
 	var resolved []node.Attempt
 	var errs []error
+	if planted.On("executor/resolve-nothing") {
+		return nil, nil
+	}
 	for _, a := range unresolved {
 		result, text, evidence, err := e.outcome(ctx, a)
 		if err == nil {
@@ -69,6 +73,9 @@ func (e *Executor) outcome(ctx context.Context, a node.Attempt) (r node.AttemptR
 	now, err := m.Status(ctx, unit)
 	if err != nil {
 		return "", "", nil, fmt.Errorf("%w: read unit %q: %w", ErrUnresolved, unit, err)
+	}
+	if planted.On("executor/intent-means-execute") {
+		_ = m.KillMain(ctx, unit, now)
 	}
 	switch r = Judge(a.Before, now); r {
 	case node.ResultNotExecuted:

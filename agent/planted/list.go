@@ -13,6 +13,8 @@ func List[G ~string](guards []G) map[string]string {
 }
 
 var bugs = map[string]string{
+	"coordinator/lock-for-an-hour":        "the lock of the cluster outlives a crash of its holder by an hour",
+	"coordinator/two-slots":               "an action takes two slots of the cluster's budget",
 	"engine/empty-is-leaderless-takeover": "a scope without a single key counts as a cluster without a leader, whose old leader is here",
 	"engine/forget-disturbance":           "a clock that jumped and a machine that slept leave no trace",
 	"engine/forget-etcd-loss":             "a lease that could not be renewed, because etcd did not answer, proves a hang",
@@ -35,6 +37,12 @@ var bugs = map[string]string{
 	"engine/young-is-old":                 "a Patroni that is still starting counts as one that runs for an hour",
 	"engine/zombie-by-one-read":           "one read of etcd proves a second primary",
 	"engine/zombie-on-stale-view":         "an old view of etcd proves a second primary, and allows ending it",
+	"executor/act-before-intent":          "an act is carried out before its intent is durable",
+	"executor/forget-result":              "the result of an act is not recorded",
+	"executor/intent-means-execute":       "an intent without a result is carried out after a crash",
+	"executor/nobody-is-asked":            "people are not asked again right before the act",
+	"executor/nothing-is-claimed":         "an action takes nothing of the cluster's budget",
+	"executor/resolve-nothing":            "what an earlier run began stays unresolved",
 	"guard/approval-any":                  "an approval of any action fits every action",
 	"guard/approval-forever":              "an approval neither ends nor is used up",
 	"guard/boot-blind":                    "no attempt counts, of this boot or another",

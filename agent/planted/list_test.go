@@ -18,12 +18,12 @@ var seam = regexp.MustCompile(`planted\.On\("([^"]+)"\)`)
 // and none exists that is not listed.
 func TestList_IsWhatIsPlanted(t *testing.T) {
 	seams := map[string]bool{}
-	agent := os.DirFS("..")
-	err := fs.WalkDir(agent, ".", func(name string, d fs.DirEntry, err error) error {
+	repository := os.DirFS("../..")
+	err := fs.WalkDir(repository, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
 			return err
 		}
-		b, err := fs.ReadFile(agent, name)
+		b, err := fs.ReadFile(repository, name)
 		for _, m := range seam.FindAllStringSubmatch(string(b), -1) {
 			seams[m[1]] = true
 		}
