@@ -40,6 +40,7 @@ type agent struct {
 	looper  *process
 	exec    *executor.Executor
 	mem     node.Memory
+	plan    node.Plan // the latest
 	broken  string
 	planned instant
 	wall    time.Duration // offset of the wall clock at the last look
@@ -77,13 +78,14 @@ func (a *agent) start() {
 	a.wall, a.sleepy = a.m.jump, 0
 	a.etcd = endpoint{e: a.m.w.etcd, a: a, pin: a.rnd.IntN(etcdMembers), since: -watchRetry}
 	a.listed, a.told = -listEvery, 0
-	kv := &client{a, a.m.w.etcd}
+	steps := a.m.w.steps
+	kv := steps.kv(a, &client{a, a.m.w.etcd})
 	hands := &hands{a: a}
-	a.exec = executor.New(executor.Deps{
+	a.exec = executor.New(steps.around(a, executor.Deps{
 		Managers: map[string]service.Manager{"patroni": hands}, Units: map[string]string{"patroni": unitName},
 		Journal: a.journal, Locker: coordinator.New(kv, a.now, scope, a.m.name), Permit: a.permit,
-		Logger: slog.New(slog.DiscardHandler), Now: a.now, BootID: "boot-" + a.m.name, Wait: a.wait, Within: a.within,
-	})
+		Logger: slog.New(slog.DiscardHandler), Now: a.now, BootID: a.m.bootID(), Wait: a.wait, Within: a.within,
+	}))
 	a.looper = a.spawn(a.run)
 }
 
@@ -163,7 +165,7 @@ func (a *agent) decide(snap node.Snapshot) (node.Plan, bool) {
 		a.broken = answer.Broken
 		a.m.w.check.broken(a, "assertion", "%s", answer.Broken)
 	}
-	a.mem = answer.Memory
+	a.mem, a.plan = answer.Memory, answer.Plan
 	for _, r := range answer.Plan.Refused {
 		for _, v := range r.Verdicts {
 			a.m.w.facts.refused(a.m.name+r.Action.ID, v.Guard)
@@ -184,6 +186,7 @@ func (a *agent) act(plan node.Plan) {
 		ctx, cancel := a.within(context.Background(), action.Deadline)
 		defer cancel()
 		a.m.w.say("%s: begins %s (%s)", a.m.name, action.ID, action.Class)
+		a.m.w.steps.begins(a)
 		result, err := a.exec.Execute(ctx, action)
 		a.m.w.say("%s: ended %s: %s %v", a.m.name, action.ID, result, err)
 		a.m.w.facts.acted(action, result)
@@ -194,7 +197,10 @@ func (a *agent) act(plan node.Plan) {
 
 func (a *agent) verify(snap node.Snapshot) {
 	for _, at := range a.journal.open() {
-		result, text := engine.Verify(a.spec(), at, snap)
+		result, text := node.ResultUnverified, "the machine was restarted before the effect was seen"
+		if at.BootID == snap.BootID {
+			result, text = engine.Verify(a.spec(), at, snap)
+		}
 		if result == node.ResultExecuted {
 			continue
 		}

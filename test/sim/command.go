@@ -20,12 +20,15 @@ it gives the same trace every time. test/sim/README.md says what is modelled and
   go run ./test/sim -seed 42              run one seed; print its script of faults and its trace
   go run ./test/sim -seed 42 -only 2,4    the same seed with faults 2 and 4 of its script and no others
   go run ./test/sim -planted              plant every bug of agent/planted in turn, and look whether it is found
+  go run ./test/sim -crashpoints          for every kind of action kill the agent at every step of it, and look what
+                                          becomes of the action
 
 Flags:
 `
 
 const exits = `
-Exit status: 0 if everything held, 1 if something was violated or a planted bug was not found, 2 for a wrong command line.
+Exit status: 0 if everything held, 1 if something was violated, an action was lost or done twice, or a planted bug
+was not found, 2 for a wrong command line.
 `
 
 // options are the command line.
@@ -34,6 +37,8 @@ type options struct {
 	only               excerpt
 	workers            int
 	planted, child     bool
+	crashpoints        bool
+	crash              string
 }
 
 // mode is what is to be done, and allowed the flags that have a meaning in it.
@@ -48,6 +53,7 @@ func (o *options) modes() []mode {
 		{"seed", o.seed != 0, []string{"only"}},
 		{"planted", o.planted, []string{"seeds"}},
 		{"planted-child", o.child, []string{"seeds", "workers"}},
+		{"crashpoints", o.crashpoints, []string{"workers", "case"}},
 		{"", true, []string{"seeds", "first", "workers"}},
 	}
 }
@@ -63,6 +69,8 @@ func parse(args []string, out io.Writer) (o options, err error) {
 	f.IntVar(&o.workers, "workers", 2, "run `n` seeds beside each other")
 	f.BoolVar(&o.planted, "planted", false, "plant bugs and find them")
 	f.BoolVar(&o.child, "planted-child", false, "what -planted itself runs, in a build with the tag planted")
+	f.BoolVar(&o.crashpoints, "crashpoints", false, "kill the agent at every step of every kind of action")
+	f.StringVar(&o.crash, "case", "", "with -crashpoints: replay one `crash` and print its trace, as deed/step/comeback or, with a second crash\nin the recovery, deed/step/comeback/step: hung-revive/17/30s/2")
 	f.Usage = func() {}
 	switch err := f.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -119,6 +127,10 @@ func run(args []string, out, problems io.Writer) int {
 		return 2
 	case o.planted:
 		return buildPlanted(o.seeds)
+	case o.crash != "":
+		return crashpoint(o.crash, out, problems)
+	case o.crashpoints:
+		return crashpoints(o.workers, out)
 	case o.child:
 		return huntPlanted(o.seeds, o.workers)
 	case o.seed != 0:

@@ -20,7 +20,7 @@ const fsync = 2 * time.Millisecond
 func (j *journalModel) Intent(a node.Action) (node.Attempt, error) {
 	j.a.m.w.current.sleep(fsync)
 	at := node.Attempt{
-		ActionID: a.ID, Verb: a.Verb, Class: a.Class, Service: a.Service, Finding: a.Finding, BootID: "boot-" + j.a.m.name,
+		ActionID: a.ID, Verb: a.Verb, Class: a.Class, Service: a.Service, Finding: a.Finding, BootID: j.a.m.bootID(),
 		At: j.a.now(), Before: a.Before, Expect: a.Expect, Settle: a.Settle,
 	}
 	j.entries = append(j.entries, at)

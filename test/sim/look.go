@@ -47,7 +47,7 @@ func (a *agent) snapshot(p *process, d depth) node.Snapshot {
 	p.sleep(max(slowest, a.latency()))
 	now := a.now()
 	s := node.Snapshot{
-		Node: a.m.name, Scope: scope, Now: now, Wall: a.m.w.wall.Add(a.m.w.now + a.m.jump), BootID: "boot-" + a.m.name,
+		Node: a.m.name, Scope: scope, Now: now, Wall: a.m.w.wall.Add(a.m.w.now + a.m.jump), BootID: a.m.bootID(),
 		Uptime: time.Duration(now), Confirm: d == confirm, DCS: a.look.dcs, Patroni: []node.PatroniFacts{a.look.facts},
 		Orders: node.Orders{Holds: a.holds},
 	}

@@ -16,6 +16,7 @@ type machine struct {
 	key         string // of the member
 	rnd         *rand.Rand
 	uptime      time.Duration // at the beginning
+	boots       int
 	asleepUntil instant
 	sleeping    bool
 	deaf        bool // what it watches tells it nothing, requests are answered (FAULTS.md F46)

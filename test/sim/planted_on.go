@@ -20,6 +20,9 @@ func huntPlanted(seeds uint64, workers int) int {
 	for _, bug := range slices.Sorted(maps.Keys(all)) {
 		planted.Current = bug
 		t := runSeeds(1, seeds, workers, true)
+		if len(t.Violations) == 0 {
+			t.Violations = brokenByCrashes(workers)
+		}
 		planted.Current = ""
 		if len(t.Violations) == 0 {
 			fmt.Printf("not found  %-40s %d seeds\n", bug, t.Seeds)
@@ -34,4 +37,21 @@ func huntPlanted(seeds uint64, workers int) int {
 		return 1
 	}
 	return 0
+}
+
+// brokenByCrashes returns what the first crash breaks that breaks anything. A world that does not lead to its deed any more
+// breaks nothing: that is for seeds to see.
+func brokenByCrashes(workers int) []violation {
+	for _, d := range deeds {
+		s, err := d.set()
+		if err != nil {
+			continue
+		}
+		for _, c := range s.enumerate(workers, true) {
+			if len(c.broken) > 0 {
+				return c.broken
+			}
+		}
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,5 +33,25 @@ func TestExplain_PrintsACommandThatReplays(t *testing.T) {
 			t.Errorf("%s: %s gave status %d and no %s:\n%s", bug, command[0], status, found[0].Invariant, out.String())
 		}
 		t.Log(text.String())
+	}
+}
+
+// Every promise that the crash points check must be one that they see broken.
+func TestCrashes_FindPlantedBugs(t *testing.T) {
+	for bug, want := range map[string]string{
+		"coordinator/lock-for-an-hour":  "F101",
+		"coordinator/two-slots":         "S26",
+		"executor/forget-result":        "F101",
+		"executor/intent-means-execute": "F101",
+		"executor/nothing-is-claimed":   "S26",
+		"executor/resolve-nothing":      "F101",
+	} {
+		planted.Current = bug
+		found := brokenByCrashes(2)
+		planted.Current = ""
+		t.Log(bug, found)
+		if !slices.ContainsFunc(found, func(v violation) bool { return v.Invariant == want }) {
+			t.Errorf("%s broke %v, want %s broken", bug, found, want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,6 +34,11 @@ func TestSeeds_BreakNothing(t *testing.T) {
 	total := runSeeds(200, 50, 2, false)
 	for _, v := range total.Violations {
 		t.Errorf("%s: %s; go run ./test/sim -seed %d", v.Invariant, v.Text, v.Seed)
+	}
+	for action := range total.Actions {
+		if !slices.ContainsFunc(deeds, func(d deed) bool { return d.String() == action }) {
+			t.Errorf("the crash points know no %s", action)
+		}
 	}
 	if total.Seeds != 50 || len(total.Actions) < 3 {
 		t.Errorf("%d seeds with actions %v", total.Seeds, total.Actions)

@@ -27,6 +27,7 @@ type world struct {
 	machines []*machine
 	agents   bool // whether there are any
 	only     excerpt
+	steps    *steps
 	stopAt   int // as in part
 	until    instant
 	least    time.Duration // how long it is played at least

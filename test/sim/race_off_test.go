@@ -1,0 +1,6 @@
+//go:build !race
+
+package main
+
+// crashStride is how far apart the steps are that a test of crashes takes.
+const crashStride = 7
