@@ -130,7 +130,7 @@ func (a *Agent) generations(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	memory := node.Memory{}
+	memory := a.recall()
 	for ctx.Err() == nil {
 		genCtx, stop := context.WithCancel(ctx)
 		done := make(chan error, 1)

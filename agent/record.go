@@ -7,6 +7,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/pgpatrol/pgpatrol/agent/config"
+	"github.com/pgpatrol/pgpatrol/agent/engine"
 	"github.com/pgpatrol/pgpatrol/agent/journal"
 	"github.com/pgpatrol/pgpatrol/agent/loop"
 	"github.com/pgpatrol/pgpatrol/agent/node"
@@ -16,6 +17,7 @@ func (a *Agent) newLoop(cfg config.Config, g *generation) *loop.Loop {
 	return loop.New(loop.Deps{
 		Observe: a.withOrders(g.obs.Observe), Attempts: a.journal.Attempts, Healthy: a.journal.Healthy, Crashes: a.crashes,
 		Record:  a.record,
+		Keep:    a.keep,
 		Publish: func(q node.Question, p node.Plan) { a.view.Store(&published{question: q, plan: p}) },
 		Alive:   a.sayAlive, Executor: g.exec, Host: a.o.Host, Started: a.started, Problem: a.configProblem,
 		Wake: a.wake, Logger: a.log("loop"),
@@ -52,6 +54,21 @@ func (a *Agent) record(e loop.Entry) uint64 {
 		a.note(journal.Record{Kind: journal.Cleared, Finding: &f, Decision: seq})
 	}
 	return seq
+}
+
+// keep makes durable what the agent has to know after a restart.
+func (a *Agent) keep(k node.Kept) error {
+	_, err := a.journal.Append(journal.Record{Kind: journal.Memory, Kept: &k, Text: "kept for the next start: the leader is " + k.Leader})
+	return err
+}
+
+// recall returns the memory to begin with.
+func (a *Agent) recall() node.Memory {
+	kept, sameBoot, ran := a.journal.Kept()
+	if !ran {
+		return node.Memory{} // it takes the cluster as it finds it
+	}
+	return engine.Recall(kept, sameBoot, a.o.Host.Now())
 }
 
 func levelOf(s node.Severity) slog.Level {

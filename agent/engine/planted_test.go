@@ -26,7 +26,7 @@ func TestPlanted_IsNoticed(t *testing.T) {
 		}
 	}
 	for bug := range planted.List(node.Guards()) {
-		if !strings.HasPrefix(bug, "engine/") || bug == "engine/verify-always" {
+		if !strings.HasPrefix(bug, "engine/") || bug == "engine/verify-always" || bug == "engine/restart-forgets" {
 			continue
 		}
 		planted.Current = bug
@@ -47,6 +47,16 @@ func TestPlanted_VerifyAlways(t *testing.T) {
 		planted.Current = bug
 		if got, why := Verify(nodetest.Spec(node.ModeAuto), open, nodetest.Snap(start-1)); got != want {
 			t.Errorf("with %q planted: %s (%s), want %s", bug, got, why, want)
+		}
+	}
+}
+
+func TestPlanted_RestartForgets(t *testing.T) {
+	t.Cleanup(func() { planted.Current = "" })
+	for bug, want := range map[string]bool{"": true, "engine/restart-forgets": false} {
+		planted.Current = bug
+		if got := Recall(node.Kept{Leader: nodetest.Me, LeaderChanged: 5}, true, 9).LeaderChanged == 5; got != want {
+			t.Errorf("with %q planted: remembered %t, want %t", bug, got, want)
 		}
 	}
 }

@@ -166,17 +166,21 @@ func (s *step) disturbed() bool {
 	return self.Suspended > jumpLimit || self.ClockJump > jumpLimit || self.ClockJump < -jumpLimit
 }
 
+// rememberLeader notices a change of the leader: another name, or, after a time in which etcd was out of sight, a key of
+// the same name that was created anew. Others may have led meanwhile.
 func (s *step) rememberLeader() {
-	name := s.cluster.LeaderName()
-	if name == "" || name == s.mem.Leader {
+	key := s.cluster.Leader
+	if key == nil {
 		return
 	}
-	if s.mem.LeaderSeen && !planted.On("engine/forget-leader-change") {
+	blind := s.in.Memory.EtcdSince == 0 || s.mem.EtcdSince != s.in.Memory.EtcdSince
+	other := key.Name != s.mem.Leader || blind && key.CreateRevision != s.mem.LeaderCreated
+	if other && s.mem.LeaderSeen && !planted.On("engine/forget-leader-change") {
 		s.mem.LeaderChanged = s.now
 		s.mem.Leaders = append(s.mem.Leaders, s.now)
 		s.mem.Leaders = s.mem.Leaders[max(0, len(s.mem.Leaders)-rememberLeaders):]
 	}
-	s.mem.Leader, s.mem.LeaderSeen = name, true
+	s.mem.Leader, s.mem.LeaderCreated, s.mem.LeaderSeen = key.Name, key.CreateRevision, true
 }
 
 // streak records one observation of a condition and returns how long it has held. An observation that is not new

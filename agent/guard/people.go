@@ -124,8 +124,8 @@ func upgrade(c *check) string {
 			return refuse("a package manager is at work on this machine: %s", strings.Join(m.Value.Upgrades, ", "))
 		}
 	}
-	if at := c.in.Memory.UpgradeSeen; at != 0 && c.now.Sub(at) < upgradeGrace {
-		return refuse("a package manager was at work on this machine %s ago; %s are left to what it started", c.now.Sub(at).Round(time.Second), upgradeGrace)
+	if at := c.in.Memory.UpgradeSeen; at != 0 && c.now.Sub(at) < node.UpgradeGrace {
+		return refuse("a package manager was at work on this machine %s ago; %s are left to what it started", c.now.Sub(at).Round(time.Second), node.UpgradeGrace)
 	}
 	if c.a.Class != node.ClassDisrupt {
 		return ""

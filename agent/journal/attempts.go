@@ -16,7 +16,7 @@ const (
 // and starts. It is a pure fold over records.
 type ledger struct {
 	entries []Carried
-	orders  []Record // of people, oldest first, see order.go
+	orders  []Record // of people, and what was kept last, oldest first, see order.go
 	starts  []start  // of this program, oldest first, see order.go
 }
 

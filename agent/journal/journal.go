@@ -92,6 +92,7 @@ type Journal struct {
 	base   int64  // of size, what the carry at the beginning takes
 	dirty  bool   // bytes beyond size may exist
 	seq    uint64 // of the last record
+	began  uint64 // of the last record when it was opened
 	ledger ledger
 	refuse error        // why nothing may be written, for good
 	broken error        // why the last append failed

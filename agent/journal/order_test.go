@@ -80,9 +80,48 @@ func TestApprovals(t *testing.T) {
 	}
 }
 
+// TestKept_OutlivesRestartBootAndRotation: only the latest is kept, and whoever finds a journal without any knows that an
+// agent ran here before.
+func TestKept_OutlivesRestartBootAndRotation(t *testing.T) {
+	w, dir := newWorld(), stateDir(t)
+	d := w.deps()
+	d.MaxBytes, d.Keep = 4<<10, 1
+	j := open(t, dir, d)
+	say(t, j, "a first run")
+	if k, _, ran := j.Kept(); ran {
+		t.Errorf("a journal that was just made kept %+v", k)
+	}
+	closeJournal(t, j)
+	j = open(t, dir, d)
+	if k, same, ran := j.Kept(); !ran || same || k.Leader != "" {
+		t.Errorf("nothing was kept: %+v, %t, %t", k, same, ran)
+	}
+	for _, leader := range []string{"pg1", "pg2"} {
+		order(t, j, Record{Kind: Memory, Kept: &node.Kept{Leader: leader, LeaderCreated: 7}})
+	}
+	for range 100 {
+		say(t, j, "some text that fills the files until they are rotated several times over")
+	}
+	for _, boot := range []string{"boot-1", "boot-2"} {
+		closeJournal(t, j)
+		w.boot, d.BootID = boot, boot
+		j = open(t, dir, d)
+		k, same, ran := j.Kept()
+		if k.Leader != "pg2" || k.LeaderCreated != 7 || same != (boot == "boot-1") || !ran {
+			t.Errorf("%s: %+v, same boot %t, ran %t", boot, k, same, ran)
+		}
+	}
+	if n := len(j.ledger.orders); n != 1 {
+		t.Errorf("%d records are carried, want the latest memory alone", n)
+	}
+	if rs := records(t, j, Query{}); len(rs) == 0 || rs[len(rs)-1].Kind == Memory {
+		t.Errorf("people are shown what is for the agent: %v", texts(rs))
+	}
+}
+
 func TestOrders_NamelessAreRefused(t *testing.T) {
 	j := open(t, stateDir(t), newWorld().deps())
-	for _, k := range []Kind{Hold, Lift, Approve} {
+	for _, k := range []Kind{Hold, Lift, Approve, Memory} {
 		if _, err := j.Append(Record{Kind: k}); err == nil {
 			t.Errorf("%s without what it is about was accepted", k)
 		}

@@ -43,12 +43,12 @@ func (j *Journal) Record(seq uint64) (Record, error) {
 }
 
 // Page returns the records that follow the given sequence number, oldest first, until they are as many as limit or their
-// lines as long as size. An empty page is the end. Carries are left out, as they repeat what other records say.
+// lines as long as size. An empty page is the end. Records that are for the agent itself are left out.
 func (j *Journal) Page(after uint64, limit int, size int64) ([]Record, error) {
 	var out []Record
 	var used int64
 	err := j.each(func(r Record, n int64) {
-		if r.Seq <= after || r.Kind == Carry || len(out) >= limit || used >= size {
+		if r.Seq <= after || r.Kind.Internal() || len(out) >= limit || used >= size {
 			return
 		}
 		used += n

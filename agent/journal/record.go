@@ -38,16 +38,20 @@ const (
 	Hold    Kind = "hold"    // a person ordered to do nothing
 	Lift    Kind = "lift"    // a person, or its time, ended a hold
 	Approve Kind = "approve" // a person agreed to one action
+	Memory  Kind = "memory"  // what the next process of the agent has to know, see node.Kept
 )
 
 // Valid reports whether this version knows the kind.
 func (k Kind) Valid() bool {
 	switch k {
-	case Start, Stop, Finding, Cleared, Plan, Intent, Result, Config, Repair, Carry, Hold, Lift, Approve:
+	case Start, Stop, Finding, Cleared, Plan, Intent, Result, Config, Repair, Carry, Hold, Lift, Approve, Memory:
 		return true
 	}
 	return false
 }
+
+// Internal reports whether records of the kind tell people nothing that others do not tell.
+func (k Kind) Internal() bool { return k == Carry || k == Memory }
 
 // Record is one line of the journal. Append fills Version, Seq, Wall, BootID and At; the caller gives the rest.
 type Record struct {
@@ -72,7 +76,8 @@ type Record struct {
 	// Hold is what a hold or lift is about, Approval what an approval is.
 	Hold     *node.Hold     `json:"hold,omitempty"`
 	Approval *node.Approval `json:"approval,omitempty"`
-	// Orders are the records of orders that a carry keeps, as they were written.
+	Kept     *node.Kept     `json:"kept,omitempty"` // of a memory
+	// Orders are the records of orders, and of what was kept last, that a carry keeps, as they were written.
 	Orders []Record `json:"orders,omitempty"`
 }
 
@@ -135,6 +140,8 @@ func check(r Record) error {
 		return fmt.Errorf("encode %s record: it names no hold", r.Kind)
 	case r.Kind == Approve && r.Approval == nil:
 		return errors.New("encode approve record: it names no approval")
+	case r.Kind == Memory && r.Kept == nil:
+		return errors.New("encode memory record: it keeps nothing")
 	}
 	return nil
 }

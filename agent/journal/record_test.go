@@ -83,6 +83,8 @@ func FuzzParse_Summed(f *testing.F) {
 	}
 	f.Add(append(whole[:len(whole)-1-sumLen:len(whole)-1-sumLen], '}'))
 	f.Add([]byte(`{"v":1,"seq":1,"kind":"start","wall":"2026-04-08T12:00:00+09:00"}`))
+	f.Add([]byte(`{"v":1,"seq":1,"kind":"memory","kept":{"leader":"pg1","leader_created":7,"leaders":[1],"members":{"pg2":{"diverged":true}},"services":{"patroni":{"starts":[1,2]}}}}`))
+	f.Add([]byte(`{"v":1,"seq":1,"kind":"carry","orders":[{"v":1,"seq":1,"kind":"memory","kept":{}}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if len(body) < 2 || body[len(body)-1] != '}' {
 			return

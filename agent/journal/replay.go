@@ -87,6 +87,7 @@ func (j *Journal) replay() (torn int64, err error) {
 	}
 	now, wall := j.deps.Now(), j.deps.Wall()
 	j.ledger.trim(j.deps.BootID, now, wall)
+	j.began = j.seq
 	return torn, nil
 }
 

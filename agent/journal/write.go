@@ -140,7 +140,7 @@ func (j *Journal) carry() error {
 // Query selects records. Its zero value selects all of them, however many.
 type Query struct {
 	Limit int    // the newest this many, all if zero
-	Kinds []Kind // only these; without any, all but carries, which repeat what other records say
+	Kinds []Kind // only these; without any, all but those that are for the agent itself
 	Since uint64 // only records with a higher sequence number
 }
 
@@ -149,7 +149,7 @@ func (q Query) match(r Record) bool {
 		return false
 	}
 	if len(q.Kinds) == 0 {
-		return r.Kind != Carry
+		return !r.Kind.Internal()
 	}
 	return slices.Contains(q.Kinds, r.Kind)
 }

@@ -2,7 +2,7 @@
 //
 // It owns when the agent looks and what it does with an answer. It promises that nothing is done on a first impression:
 // what the first look allows is asked again with every fact fresh; that a decision is recorded, with all its inputs,
-// before what follows from it is begun; and that an agent which caught itself breaking a rule of its own only observes
+// before what follows from it is begun, and so is what it makes the agent remember over a restart; and that an agent which caught itself breaking a rule of its own only observes
 // from then on. It deliberately holds no rule: those are in agent/engine and agent/guard, put together by agent/decision.
 package loop
 
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ type Deps struct {
 	Crashes  func() int   // starts of the agent that followed no orderly stop
 	Healthy  func() error // of the journal
 	Record   func(Entry) (decision uint64)
+	Keep     func(node.Kept) error // makes durable what the next process of the agent has to know
 	Publish  func(node.Question, node.Plan)
 	Alive    func() // tells the service manager that the loop runs
 	Executor Executor
@@ -59,6 +61,7 @@ type Loop struct {
 	mem  node.Memory
 
 	last    node.Plan
+	kept    node.Kept    // as it is durable; empty before this loop has kept anything
 	broken  string       // the first rule of its own that the agent broke
 	planned node.Instant // when the running look was due
 	clock   clockWatch
@@ -182,6 +185,7 @@ func (l *Loop) decide(snap node.Snapshot) (node.Plan, bool) {
 	l.mu.Lock()
 	l.mem = a.Memory
 	l.mu.Unlock()
+	l.keep(a.Memory, snap)
 	e := changes(q, a, l.last)
 	if len(a.Plan.Allowed) > 0 && snap.Confirm || e.News || len(e.Opened) > 0 || len(e.Cleared) > 0 {
 		seq := l.d.Record(e)
@@ -192,6 +196,20 @@ func (l *Loop) decide(snap node.Snapshot) (node.Plan, bool) {
 	l.last = a.Plan
 	l.d.Publish(q, a.Plan)
 	return a.Plan, a.Attention
+}
+
+// keep makes what must outlive this process durable when it has changed. A journal that cannot be written forbids every
+// action, so what could not be kept is tried again when it can.
+func (l *Loop) keep(m node.Memory, snap node.Snapshot) {
+	k := engine.Keep(m, snap.Now)
+	if snap.Self.JournalBroken != "" || reflect.DeepEqual(k, l.kept) {
+		return
+	}
+	if err := l.d.Keep(k); err != nil {
+		l.d.Logger.Error("journal not written", "kind", "memory", "err", err)
+		return
+	}
+	l.kept = k
 }
 
 // act begins the first allowed action of every service. The executor refuses a second one on the same target.

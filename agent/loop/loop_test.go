@@ -25,6 +25,8 @@ type world struct {
 	executed []node.Action
 	settled  []node.AttemptResult
 	plans    []node.Plan
+	kept     []node.Kept
+	unkept   error // why nothing can be kept
 	healed   bool
 	mute     bool // the executor does not heal
 }
@@ -96,7 +98,14 @@ func runLoop(t *testing.T, w *world, mode node.Mode, d time.Duration, change fun
 				return append([]node.Attempt(nil), w.attempts...)
 			},
 			Healthy: func() error { return nil }, Crashes: func() int { return 0 },
-			Record:  func(Entry) uint64 { return 1 },
+			Record: func(Entry) uint64 { return 1 },
+			Keep: func(k node.Kept) error {
+				if len(w.executed) > 0 && len(w.kept) == 0 {
+					t.Error("something was done before anything was kept")
+				}
+				w.kept = append(w.kept, k)
+				return w.unkept
+			},
 			Publish: func(_ node.Question, p node.Plan) { w.plans = append(w.plans, p) },
 			Alive:   func() {}, Executor: w, Host: c, Started: c.Now(), Problem: func() string { return "" },
 			Wake: make(chan struct{}, 1), Logger: slog.New(slog.DiscardHandler),
@@ -174,6 +183,40 @@ func TestLoop_BrokenJournalOnlyObserves(t *testing.T) {
 	runLoop(t, w, node.ModeAuto, time.Minute, func(l *Loop) { l.d.Healthy = func() error { return errors.New("no space left") } })
 	if len(w.executed) != 0 {
 		t.Errorf("%d actions without a journal", len(w.executed))
+	}
+}
+
+// TestLoop_KeepsWhatMustOutliveIt: once, until something happens, and again if it could not be kept; not at all while the
+// journal is known to be broken.
+func TestLoop_KeepsWhatMustOutliveIt(t *testing.T) {
+	calm := func(int, observer.Depth) []nodetest.Change {
+		return []nodetest.Change{nodetest.LeaseLeft(29 * time.Second)}
+	}
+	changed := func(sec int, _ observer.Depth) []nodetest.Change {
+		if sec < 20 {
+			return []nodetest.Change{nodetest.LeaseLeft(29 * time.Second)}
+		}
+		return []nodetest.Change{nodetest.LeaseLeft(29 * time.Second), nodetest.Led(nodetest.Other, false)}
+	}
+	for _, tt := range []struct {
+		name     string
+		tell     func(int, observer.Depth) []nodetest.Change
+		healthy  error // what the journal says of itself
+		unkept   error
+		min, max int
+	}{
+		{"calm", calm, nil, nil, 1, 1},
+		{"the leader changes", changed, nil, nil, 2, 2},
+		{"it cannot be kept", calm, nil, errors.New("EIO"), 10, 20},
+		{"the journal is broken", calm, errors.New("EIO"), nil, 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := &world{tell: tt.tell, unkept: tt.unkept}
+			runLoop(t, w, node.ModeAuto, 31*time.Second, func(l *Loop) { l.d.Healthy = func() error { return tt.healthy } })
+			if n := len(w.kept); n < tt.min || n > tt.max {
+				t.Errorf("kept %d times, want %d to %d", n, tt.min, tt.max)
+			}
+		})
 	}
 }
 

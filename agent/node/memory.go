@@ -7,13 +7,14 @@ import (
 
 // Memory is what one decision hands to the next: how long conditions have held, and what was seen before. It is a value:
 // a step returns a new one. Losing it (a restart of the agent) makes the agent slower, never bolder; what must survive a
-// restart lies in the journal as attempts.
+// restart lies in the journal, as attempts and as Kept.
 type Memory struct {
 	Streaks map[string]Streak  `json:"streaks,omitempty"` // by condition and subject
 	Open    map[string]Finding `json:"open,omitempty"`    // findings of the previous step by Key
 
 	Leader        string        `json:"leader,omitempty"`         // last holder of the leader key seen
-	LeaderSeen    bool          `json:"leader_seen,omitempty"`    // a holder has been seen at all
+	LeaderCreated int64         `json:"leader_created,omitempty"` // revision at which its key was created
+	LeaderSeen    bool          `json:"leader_seen,omitempty"`    // a holder has been seen, or there is somebody to ask: another one is a change
 	LeaderChanged Instant       `json:"leader_changed,omitempty"` // when the holder was seen to change, 0 if never
 	PauseSeen     Instant       `json:"pause_seen,omitempty"`     // when the cluster was last seen paused, 0 if never
 	Disturbed     Instant       `json:"disturbed,omitempty"`      // when a clock jump or a suspend was last noticed, 0 if never
@@ -146,6 +147,8 @@ const (
 	MemberMemorySpan = 10 * time.Minute
 	// StormFreeze is how long after a storm was last seen nothing is done.
 	StormFreeze = 60 * time.Second
+	// UpgradeGrace is how long after a package manager was last seen at work nothing is done (FAULTS.md F104j).
+	UpgradeGrace = 30 * time.Second
 	// FlapWindow, FlapLeaders and FlapStarts tell flapping: so many changes of the leader, or starts of one service, within
 	// so long.
 	FlapWindow  = 10 * time.Minute

@@ -28,6 +28,7 @@ var bugs = map[string]string{
 	"engine/replica-as-fast-as-leader":    "a replica is judged as hastily as a leader",
 	"engine/restart-is-fine":              "a heal that restarted PostgreSQL counts as one that did not",
 	"engine/stale-streaks":                "a new main process is blamed for its predecessor",
+	"engine/restart-forgets":              "an agent that was restarted remembers nothing",
 	"engine/starved-is-dead":              "an API that times out under a renewed lease is a reason to kill",
 	"engine/storms-are-many-faults":       "a cluster that is sick as a whole is not noticed",
 	"engine/unknown-is-down":              "an API that was not asked counts as one that did not answer",

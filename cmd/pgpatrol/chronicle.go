@@ -89,7 +89,7 @@ func (c copied) acts(context.Context) ([]api.Record, error) {
 
 func (c copied) each(_ context.Context, fn func(api.Record)) error {
 	for _, r := range c.c.Records {
-		if r.Kind != journal.Carry {
+		if !r.Kind.Internal() {
 			fn(agent.Shown(r))
 		}
 	}

@@ -75,6 +75,9 @@ func (a *agent) start() {
 		return
 	}
 	a.alive, a.born, a.mem, a.broken, a.look = true, a.m.w.now, node.Memory{}, "", sight{}
+	if k := a.journal.kept; k != nil {
+		a.mem = engine.Recall(*k, true, a.now())
+	}
 	a.wall, a.sleepy = a.m.jump, 0
 	a.etcd = endpoint{e: a.m.w.etcd, a: a, pin: a.rnd.IntN(etcdMembers), since: -watchRetry}
 	a.listed, a.told = -listEvery, 0
@@ -166,6 +169,7 @@ func (a *agent) decide(snap node.Snapshot) (node.Plan, bool) {
 		a.m.w.check.broken(a, "assertion", "%s", answer.Broken)
 	}
 	a.mem, a.plan = answer.Memory, answer.Plan
+	a.journal.keep(engine.Keep(a.mem, snap.Now))
 	for _, r := range answer.Plan.Refused {
 		for _, v := range r.Verdicts {
 			a.m.w.facts.refused(a.m.name+r.Action.ID, v.Guard)

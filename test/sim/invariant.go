@@ -151,8 +151,8 @@ func (c *checker) softKill(a *agent, action node.Action) {
 	}
 }
 
-// grace: S30, nothing but what is urgent right after power-on and right after a change of the leader, as far as this
-// process of the agent has lived through it. A leader that is sick, and truly has not renewed its lease for longer than
+// grace: S30, nothing but what is urgent right after power-on and right after a change of the leader, however often the
+// agent was restarted since. A leader that is sick, and truly has not renewed its lease for longer than
 // loop_wait since it leads, would lose it while the grace lasts (S40): it may be healed where that spares PostgreSQL.
 func (c *checker) grace(a *agent, action node.Action) {
 	if action.Fence || action.Verb == node.StartFailed {
@@ -164,7 +164,7 @@ func (c *checker) grace(a *agent, action node.Action) {
 		if leads && c.w.now-max(at, l.renewed) > c.w.timing.LoopWait {
 			continue
 		}
-		if at > a.born+5*time.Second && c.w.now-at > 3*time.Second && c.w.now-at < c.w.timing.TTL+2*c.w.timing.LoopWait-3*time.Second {
+		if c.w.now-at > 3*time.Second && c.w.now-at < c.w.timing.TTL+2*c.w.timing.LoopWait-3*time.Second {
 			c.broken(a, "S30", "%s %s after a change of the leader", action.Verb, c.w.now-at)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
@@ -12,6 +13,7 @@ type journalModel struct {
 	entries []node.Attempt
 	current *node.Action // of the latest intent
 	intents int
+	kept    *node.Kept // what was kept last, nil while this agent has never run
 }
 
 const fsync = 2 * time.Millisecond
@@ -39,6 +41,14 @@ func (j *journalModel) Result(a node.Attempt, r node.AttemptResult, _ string, _ 
 		}
 	}
 	return nil
+}
+
+// keep makes durable what the next process of the agent has to know.
+func (j *journalModel) keep(k node.Kept) {
+	if j.kept == nil || !reflect.DeepEqual(*j.kept, k) {
+		j.a.m.w.current.sleep(fsync)
+		j.kept = &k
+	}
 }
 
 func (j *journalModel) attempts() []node.Attempt {
