@@ -50,6 +50,8 @@ type machine struct {
 	badConfig  bool
 	configAt   instant // of its last change
 	leadUntil  instant // as Patroni counts it
+	fresh      bool    // it found no PostgreSQL when it began, and has not seen one since
+	waits      bool    // its loop waits for a PostgreSQL that stops
 	wrote      bool    // it took writes of its own since it last followed somebody
 	published  node.Member
 
@@ -109,7 +111,9 @@ func (m *machine) grid() {
 func (m *machine) asleep() bool { return m.sleeping }
 
 // works reports whether Patroni's loop runs.
-func (m *machine) works() bool { return m.patroni && m.ready && !m.stopped && !m.stuck && !m.asleep() }
+func (m *machine) works() bool {
+	return m.patroni && m.ready && !m.stopped && !m.stuck && !m.waits && !m.asleep()
+}
 
 // answers reports whether Patroni's REST API does.
 func (m *machine) answers() bool {
@@ -141,6 +145,7 @@ func (m *machine) start() {
 	m.w.changed()
 	m.patroni, m.ready, m.stopped, m.stuck, m.refused, m.frozen = true, false, false, false, false, ""
 	m.failing, m.born, m.leadUntil = false, m.w.now, 0
+	m.fresh, m.waits = !m.running, false
 	m.trouble()
 	life := m.unit.invocation
 	if m.badConfig || m.exits {
@@ -188,6 +193,7 @@ func (m *machine) loop() {
 	}
 	m.w.changed()
 	m.failing, m.lastLoop = false, m.w.now
+	m.fresh = m.fresh && !m.running
 	if !m.touch() {
 		return
 	}
@@ -301,7 +307,8 @@ func (m *machine) lead() {
 	switch {
 	case m.busy != "":
 	case !m.running:
-		m.tell("starting", 3*time.Second, func() { m.startPostgres(true) })
+		// A Patroni that did not know it as a primary starts a replica, and promotes it in the next turn (lab, hang-leader-group).
+		m.tell("starting", 3*time.Second, func() { m.startPostgres(!m.fresh) })
 	case !m.primary:
 		m.tell("promoting", time.Second, func() {
 			if m.w.etcd.value(prefix+"leader") != m.name || !m.running {
@@ -322,18 +329,26 @@ func (m *machine) followLeader(key string) {
 	case m.busy != "" || m.w.paused && m.primary:
 	case m.running && m.primary:
 		m.demote()
-	case !m.running || lead.primary && (m.timeline != lead.timeline || m.source != key):
-		if !lead.primary {
-			return
+	case !lead.primary || m.running && m.timeline == lead.timeline && m.source == key:
+	case m.astray() > 0:
+		if m.running {
+			m.stopPostgres("for pg_rewind")
 		}
-		m.tell("rewinding", 4*time.Second, func() {
-			m.rewind(lead)
-			if !m.running {
-				m.startPostgres(false)
-			}
-			m.source = key
-		})
+		m.tell("rewinding", 4*time.Second, func() { m.join(lead) })
+	case !m.running:
+		m.tell("starting", 1500*time.Millisecond, func() { m.join(lead) })
+	default:
+		m.join(lead) // a reload of its configuration
 	}
+}
+
+// join makes this PostgreSQL a replica of the leader's.
+func (m *machine) join(lead *machine) {
+	m.rewind(lead)
+	if !m.running {
+		m.startPostgres(false)
+	}
+	m.source = lead.name
 }
 
 // rewind discards what the leader never had.
@@ -372,11 +387,22 @@ func (m *machine) follow() {
 	}
 }
 
-// demote makes PostgreSQL read-only by a restart.
+// senderTimeout is PostgreSQL's wal_sender_timeout: so long does its shutdown wait for replicas whose connections are dead
+// (FAULTS.md L12).
+const senderTimeout = 60 * time.Second
+
+// demote makes PostgreSQL read-only by a restart, for which the loop waits.
 func (m *machine) demote() {
 	m.w.say("%s: demotes", m.name)
-	m.tell("stopping", 1500*time.Millisecond, func() {
-		m.primary = false
+	takes := 1500 * time.Millisecond
+	for _, o := range m.w.machines {
+		if o != m && o.source == m.name && o.timeline == m.timeline && !m.w.net.reach(m.host, o.host) {
+			takes = senderTimeout
+		}
+	}
+	m.waits = true
+	m.tell("stopping", takes, func() {
+		m.primary, m.waits = false, false
 		m.startPostgres(false)
 	})
 }
@@ -395,9 +421,12 @@ func (m *machine) tell(what string, takes time.Duration, then func()) {
 		m.busy = ""
 		then()
 		m.w.changed()
-		m.loop()
+		m.w.after(nextTurn, m, m.loop)
 	})
 }
+
+// nextTurn is how long after something that Patroni waited for its loop turns again.
+const nextTurn = 500 * time.Millisecond
 
 func (m *machine) startPostgres(primary bool) {
 	m.running, m.primary = true, primary
