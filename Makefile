@@ -45,10 +45,11 @@ lint: $(GOLANGCI) ## Run the linter
 fmt: $(GOLANGCI) ## Format the source
 	$(GOLANGCI) fmt ./...
 
-unit: ## Run the tests that need no container, and the layer test
+unit: ## Run the tests that need no container, the layer test, and every crash point
 	@test/setup/setup.sh go cc
 	go test -race -shuffle=on ./...
 	go test -tags planted ./agent/... ./test/sim
+	go run ./test/sim -crashpoints
 
 fuzz: ## Run each fuzz target for FUZZTIME (5s)
 	@test/setup/fuzz.sh $(FUZZTIME)

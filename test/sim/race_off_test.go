@@ -3,4 +3,4 @@
 package main
 
 // crashStride is how far apart the steps are that a test of crashes takes.
-const crashStride = 7
+const crashStride = 13

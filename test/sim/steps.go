@@ -21,6 +21,7 @@ type steps struct {
 	// recovery is how many of them were taken before the first act of that life began: to find out what the life before had
 	// begun, and what came of it.
 	recovery []int
+	lock     lockWatch
 }
 
 // kill ends a life of the agent.
