@@ -72,6 +72,7 @@ func Step(in node.Question) Output {
 			s.mem.Services[v.spec.Service] = *v.m
 		}
 	}
+	s.services()
 	s.selfRules()
 	s.heldBack()
 	s.upgrading()

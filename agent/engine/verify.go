@@ -16,11 +16,10 @@ const renewalTolerance = 1500 * time.Millisecond
 // Verify judges from a later snapshot whether an executed attempt had its effect. It returns ResultExecuted while that
 // is still open, and says what is missing or what was seen.
 func Verify(spec node.Spec, a node.Attempt, snap node.Snapshot) (node.AttemptResult, string) {
-	v, ok := viewOf(spec, a.Service, snap)
+	open, broken, seen, ok := expectations(spec, a, snap)
 	if !ok {
 		return node.ResultUnverified, "the service is not configured any more"
 	}
-	open, broken := v.unmet(a)
 	if planted.On("engine/verify-always") {
 		open, broken = nil, nil
 	}
@@ -28,11 +27,39 @@ func Verify(spec node.Spec, a node.Attempt, snap node.Snapshot) (node.AttemptRes
 	case len(broken) > 0:
 		return node.ResultUnverified, strings.Join(broken, "; ")
 	case len(open) == 0:
-		return node.ResultVerified, v.seen(a)
+		return node.ResultVerified, seen
 	case snap.Now.Sub(a.At) > a.Settle:
 		return node.ResultUnverified, fmt.Sprintf("not seen within %s: %s", a.Settle, strings.Join(open, "; "))
 	}
 	return node.ResultExecuted, strings.Join(open, "; ")
+}
+
+// expectations lists what an attempt still has to show and what it cannot show any more, and words what it has shown.
+func expectations(spec node.Spec, a node.Attempt, snap node.Snapshot) (open, broken []string, seen string, ok bool) {
+	s := newStep(node.Question{Spec: spec, Snapshot: snap})
+	for _, one := range spec.Services {
+		if t, known := s.target(one); known && one.Service == a.Service {
+			return t.unmet(a), nil, fmt.Sprintf("run %s -> %s, and it does what it is for", shortID(a.Before.InvocationID), shortID(t.unit.InvocationID)), true
+		}
+	}
+	v, ok := viewOf(spec, a.Service, snap)
+	if !ok {
+		return nil, nil, "", false
+	}
+	open, broken = v.unmet(a)
+	return open, broken, v.seen(a), true
+}
+
+// unmet lists what is not seen yet of a service that was started or restarted.
+func (t *target) unmet(a node.Attempt) []string {
+	var open []string
+	if !(t.f.Unit.At > a.At && t.unitKnown && t.unit.State == service.StateRunning && t.unit.InvocationID != a.Before.InvocationID) {
+		open = append(open, "the unit runs in a new run")
+	}
+	if a.Expect.Works && !t.works() {
+		open = append(open, "its own check passes")
+	}
+	return open
 }
 
 func viewOf(spec node.Spec, name string, snap node.Snapshot) (*view, bool) {

@@ -57,7 +57,7 @@ func (v *view) callsItself(name string) bool {
 // rememberService notes what the unit did since the last step.
 func (v *view) rememberService() {
 	if v.unitKnown {
-		v.rememberUnit()
+		v.noteUnit(v.m, v.unit)
 	}
 	if v.f.API.Known && v.f.API.Value.Problem == "" && v.f.API.Value.Outcome == probe.OutcomeAnswered {
 		v.m.Identity = v.f.API.Value.Name == v.spec.Member && v.f.API.Value.Scope == v.in.Spec.Scope
@@ -76,33 +76,6 @@ func (v *view) rememberService() {
 	if v.m.GoodPolls >= settledPolls {
 		v.m.Settled = true
 	}
-}
-
-func (v *view) rememberUnit() {
-	u := v.unit
-	if u.InvocationID != "" && u.InvocationID != v.m.InvocationID {
-		if v.m.InvocationID != "" && !planted.On("engine/forget-starts") {
-			v.m.Starts = append(v.m.Starts, v.now)
-		}
-		v.m.InvocationID = u.InvocationID
-	}
-	// The manager may have restarted it more often than this agent looked.
-	for missed := u.Restarts - v.m.Restarts - 1; missed > 0 && v.m.Restarts > 0; missed-- {
-		v.m.Starts = append(v.m.Starts, v.now)
-	}
-	if n := len(v.m.Starts); n > rememberStarts {
-		v.m.Starts = v.m.Starts[n-rememberStarts:]
-	}
-	// An automatic restart is a job too, but nobody's.
-	own := u.State == service.StateRestarting || u.Restarts > v.m.Restarts
-	if v.m.Job != "" && u.Job == "" && !planted.On("engine/forget-job") && !own && u.State != service.StateFailed {
-		v.m.JobEnded = v.now
-	}
-	v.m.Job = u.Job
-	if own {
-		v.m.Job = ""
-	}
-	v.m.Restarts = u.Restarts
 }
 
 // healthy reports whether everything that can be seen of this Patroni is as it should be.

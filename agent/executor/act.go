@@ -32,6 +32,10 @@ func same(a node.Action, now service.Status) error {
 		if now.State != service.StateFailed {
 			return fmt.Errorf("%w: %s is %s, not failed", ErrChanged, a.Unit, now.State)
 		}
+	case node.Restart:
+		if now.State != service.StateRunning {
+			return fmt.Errorf("%w: %s is %s, not running", ErrChanged, a.Unit, now.State)
+		}
 	}
 	return nil
 }
@@ -58,6 +62,8 @@ func (r *run) act(ctx context.Context, before service.Status) (node.AttemptResul
 		result, err = r.softKill(ctx, before)
 	case node.StartFailed:
 		result, err = r.startFailed(ctx)
+	case node.Restart:
+		result, err = r.restart(ctx, before)
 	}
 	took := r.e.d.Now().Sub(began)
 	r.note("duration", took.String())
@@ -160,6 +166,22 @@ func (r *run) bringBack(ctx context.Context) error {
 func (r *run) startFailed(ctx context.Context) (node.AttemptResult, error) {
 	if err := r.m.Start(ctx, r.a.Unit); err != nil {
 		return r.afterError(ctx, "start unit", err)
+	}
+	if now, err := r.look(ctx); err == nil {
+		r.note("invocation_after", now.InvocationID)
+		r.note("state_after", now.State.String())
+	}
+	return node.ResultExecuted, nil
+}
+
+// restart ends the run of a unit and starts another. Whether the service is well afterwards is for verification to see.
+func (r *run) restart(ctx context.Context, before service.Status) (node.AttemptResult, error) {
+	m, ok := r.m.(service.Restarter)
+	if !ok {
+		return node.ResultNotExecuted, fmt.Errorf("restart unit %q: %w by its manager", r.a.Unit, errors.ErrUnsupported)
+	}
+	if err := m.Restart(ctx, r.a.Unit, before); err != nil {
+		return r.afterError(ctx, "restart unit", err)
 	}
 	if now, err := r.look(ctx); err == nil {
 		r.note("invocation_after", now.InvocationID)

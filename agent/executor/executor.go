@@ -180,7 +180,7 @@ func (e *Executor) guarded(ctx context.Context, r *run) (node.AttemptResult, err
 // claim takes the action from the budget of the cluster. What is claimed and then not done stays spent: that errs to the
 // side of doing less.
 func (e *Executor) claim(ctx context.Context, a node.Action) error {
-	if e.d.Locker == nil || planted.On("executor/nothing-is-claimed") {
+	if e.d.Locker == nil || !a.Shared() || planted.On("executor/nothing-is-claimed") {
 		return nil
 	}
 	if err := e.d.Locker.Claim(ctx, a); err != nil {
@@ -229,8 +229,9 @@ func (e *Executor) manager(a node.Action) (service.Manager, error) {
 		return nil, fmt.Errorf("%w: no id or no unit", ErrInvalid)
 	case a.Deadline <= 0:
 		return nil, fmt.Errorf("%w: no deadline", ErrInvalid)
+	case a.Verb == node.Restart && a.Kind != "" && a.Kind != node.KindPatroni: // a restart of Patroni stops PostgreSQL
 	case a.Verb != node.SoftKill && a.Verb != node.StartFailed:
-		return nil, fmt.Errorf("%w: unknown verb", ErrInvalid)
+		return nil, fmt.Errorf("%w: unknown verb, or one that is not for this kind of service", ErrInvalid)
 	}
 	return m, nil
 }

@@ -32,12 +32,20 @@ func Assert(in Input, p node.Plan) string {
 
 // assertSituation checks what forbids every action.
 func assertSituation(in Input) string {
-	orders, dcs := in.Snapshot.Orders, in.Snapshot.DCS
+	orders, shared := in.Snapshot.Orders, in.Snapshot.DCS.Shared
 	switch {
 	case orders.Unreadable != "":
 		return "the kill switch cannot be read"
-	case len(orders.Holds) > 0, dcs.Shared.Known && len(dcs.Shared.Value.Holds) > 0:
+	case len(orders.Holds) > 0, shared.Known && len(shared.Value.Holds) > 0:
 		return "a person holds every action back"
+	}
+	return ""
+}
+
+// assertPatroni checks what forbids every action on Patroni, and whatever stops something that runs.
+func assertPatroni(in Input) string {
+	dcs := in.Snapshot.DCS
+	switch {
 	case !dcs.Cluster.Known, in.Snapshot.Now-dcs.Cluster.At > node.Instant(FreshRoutine):
 		return "the view of etcd is not fresh"
 	case dcs.Cluster.Value.Config.Pause:
@@ -48,25 +56,61 @@ func assertSituation(in Input) string {
 
 // assertTarget checks what forbids this action.
 func assertTarget(in Input, a node.Action) string {
-	var specs []node.PatroniSpec
-	for _, s := range in.Spec.Patroni {
-		if s.Service == a.Service || s.Unit == a.Unit {
-			specs = append(specs, s)
+	patroni := a.Kind == "" || a.Kind == node.KindPatroni
+	units, specs := []node.Fact[service.Status]{}, 0
+	if patroni {
+		for _, s := range in.Spec.Patroni {
+			if s.Service == a.Service || s.Unit == a.Unit {
+				specs++
+			}
+		}
+		for _, f := range in.Snapshot.Patroni {
+			if f.Service == a.Service {
+				units = append(units, f.Unit)
+			}
+		}
+	} else {
+		for _, s := range in.Spec.Services {
+			if s.Service == a.Service {
+				specs++
+			}
+		}
+		for _, f := range in.Snapshot.Services {
+			if f.Service == a.Service {
+				units = append(units, f.Unit)
+			}
 		}
 	}
-	var facts []node.PatroniFacts
-	for _, f := range in.Snapshot.Patroni {
-		if f.Service == a.Service {
-			facts = append(facts, f)
+	if specs != 1 || len(units) != 1 || !sameUnit(in.Spec, a) {
+		return fmt.Sprintf("it has %d targets in the configuration and %d in the snapshot, not exactly one", specs, len(units))
+	}
+	if patroni || a.Class == node.ClassDisrupt {
+		if broken := assertPatroni(in); broken != "" && (patroni || broken != "the cluster is paused") {
+			return broken
 		}
 	}
-	if len(specs) != 1 || len(facts) != 1 || specs[0].Service != a.Service || specs[0].Unit != a.Unit {
-		return fmt.Sprintf("it has %d targets in the configuration and %d in the snapshot, not exactly one", len(specs), len(facts))
+	if patroni && a.Verb == node.Restart {
+		return "a restart of Patroni stops PostgreSQL"
 	}
-	if mode := specs[0].Policy.For(a.Class, a.Finding); mode != node.ModeAuto && !(mode == node.ModeAsk && consented(in, a)) {
+	if mode := in.Spec.PolicyOf(a.Service).For(a.Class, a.Finding); mode != node.ModeAuto && !(mode == node.ModeAsk && consented(in, a)) {
 		return fmt.Sprintf("policy is %q and no person approved it", mode)
 	}
-	return assertUnit(facts[0].Unit)
+	return assertUnit(units[0])
+}
+
+// sameUnit reports whether the configuration has this service with this unit.
+func sameUnit(spec node.Spec, a node.Action) bool {
+	for _, s := range spec.Patroni {
+		if s.Service == a.Service {
+			return s.Unit == a.Unit
+		}
+	}
+	for _, s := range spec.Services {
+		if s.Service == a.Service {
+			return s.Unit == a.Unit
+		}
+	}
+	return false
 }
 
 func assertUnit(f node.Fact[service.Status]) string {

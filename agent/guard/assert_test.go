@@ -110,7 +110,7 @@ func TestAssert_Speaks(t *testing.T) {
 
 func TestWithoutDCS_PatroniIsLeftAlone(t *testing.T) {
 	for _, v := range node.Verbs() {
-		if ok, why := WithoutDCS(KindPatroni, v); ok || why == "" {
+		if ok, why := WithoutDCS(node.KindPatroni, v); ok || why == "" {
 			t.Errorf("%s of a Patroni without etcd: allowed %t, why %q", v, ok, why)
 		}
 		if ok, why := WithoutDCS("vip", v); ok || why == "" {

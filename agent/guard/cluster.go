@@ -12,22 +12,27 @@ import (
 
 // WithoutDCS says whether a verb may be used on a service of that kind while this node has no linearizable view of etcd,
 // and why. Nothing may be done to Patroni (FACTS.md §3.4, first row), and a kind that is not known here gets no benefit of
-// the doubt.
-func WithoutDCS(kind string, verb node.Verb) (allowed bool, why string) {
-	if kind != KindPatroni {
-		return false, "what a service of kind " + nameOr(kind, "(none)") + " does without etcd is not known"
-	}
-	switch verb {
-	case node.SoftKill:
+// the doubt. What crashed on this machine may be started, and a forwarder, which carries nothing while it hangs, restarted:
+// they may be why there is no view (FAULTS.md S17, F40).
+func WithoutDCS(kind node.Kind, verb node.Verb) (allowed bool, why string) {
+	switch {
+	case kind == node.KindPatroni && verb == node.SoftKill:
 		return false, "a Patroni that is killed without etcd cannot come back, and stops PostgreSQL or leaves it unmanaged (FACTS.md §3.4)"
-	case node.StartFailed:
+	case kind == node.KindPatroni && verb == node.StartFailed:
 		return false, "a Patroni that is started without etcd waits for it before it looks at PostgreSQL, and can demote a primary that runs (FACTS.md §3.4)"
+	case kind == node.KindPatroni && verb == node.Restart:
+		return false, "a restart of Patroni stops PostgreSQL (FAULTS.md L3)"
+	case verb == node.StartFailed && (kind == node.KindEtcd || kind == node.KindForwarder || kind == node.KindGeneric):
+		return true, "it crashed on this machine, and may be why etcd does not answer (FAULTS.md F40)"
+	case verb == node.Restart && kind == node.KindForwarder:
+		return true, "it carries nothing while it hangs, and may be why etcd does not answer (FAULTS.md F72)"
+	case verb == node.Restart && (kind == node.KindEtcd || kind == node.KindGeneric):
+		return false, "it runs, and nobody can say what depends on it now (FAULTS.md S11)"
+	case kind != node.KindPatroni && kind != node.KindEtcd && kind != node.KindForwarder && kind != node.KindGeneric:
+		return false, "what a service of kind " + nameOr(string(kind), "(none)") + " does without etcd is not known"
 	}
 	return false, "the verb is not known"
 }
-
-// KindPatroni is the kind of service that every action of today is about.
-const KindPatroni = "patroni"
 
 // noDCS: without a fresh linearizable view of etcd only what WithoutDCS lists is done (DESIGN.md §5, FACTS.md §3.4).
 func noDCS(c *check) string {
@@ -35,7 +40,7 @@ func noDCS(c *check) string {
 	if view.Fresh(c.now, c.limit()) || planted.On("engine/zombie-on-stale-view") && c.a.Fence {
 		return ""
 	}
-	allowed, why := WithoutDCS(KindPatroni, c.a.Verb)
+	allowed, why := WithoutDCS(c.kind, c.a.Verb)
 	switch {
 	case allowed:
 		return ""
@@ -47,7 +52,9 @@ func noDCS(c *check) string {
 
 // local are the actions that heal what crashed or misbehaves on this machine whatever the cluster goes through, as long as
 // they stop nothing that runs.
-func (c *check) local() bool { return c.urgent() && c.a.Class != node.ClassDisrupt }
+func (c *check) local() bool {
+	return c.a.Class != node.ClassDisrupt && (c.urgent() || c.kind == node.KindForwarder)
+}
 
 // storm: where most of the cluster is sick at once, the cause is something that they share, and healing members would only
 // add to it (FAULTS.md S16).
@@ -63,10 +70,10 @@ func flap(c *check) string {
 	if c.a.Fence {
 		return ""
 	}
-	if n := node.Within(c.in.Memory.Leaders, c.now, node.FlapWindow); n >= node.FlapLeaders {
+	if n := node.Within(c.in.Memory.Leaders, c.now, node.FlapWindow); n >= node.FlapLeaders && c.kind == node.KindPatroni {
 		return refuse("the leader changed %d times within %s, limit %d", n, node.FlapWindow, node.FlapLeaders)
 	}
-	if n := node.Within(c.m.Starts, c.now, node.FlapWindow); n >= node.FlapStarts && c.a.Verb == node.SoftKill {
+	if n := node.Within(c.m.Starts, c.now, node.FlapWindow); n >= node.FlapStarts && c.a.Verb != node.StartFailed {
 		return refuse("%s was started %d times within %s, limit %d", c.a.Service, n, node.FlapWindow, node.FlapStarts)
 	}
 	return ""
@@ -78,6 +85,9 @@ func flap(c *check) string {
 func redundancy(c *check) string {
 	if c.a.Class != node.ClassDisrupt || c.a.Fence {
 		return ""
+	}
+	if c.kind == node.KindEtcd {
+		return c.etcdRedundancy()
 	}
 	cl := c.cluster()
 	lead, _ := cl.Member(cl.LeaderName())
@@ -121,8 +131,12 @@ func clusterLock(c *check) string {
 	return ""
 }
 
-// clusterBudget: so many actions per hour in the whole cluster and no more (FAULTS.md S26).
+// clusterBudget: so many actions per hour in the whole cluster and no more (FAULTS.md S26). What is revived on this machine
+// and is no Patroni counts here only, since it must be possible without etcd.
 func clusterBudget(c *check) string {
+	if !c.a.Shared() {
+		return ""
+	}
 	shared := c.in.Snapshot.DCS.Shared
 	if !shared.Fresh(c.now, c.limit()) && !planted.On("guard/shared-unknown-is-empty") {
 		return refuse("what the cluster's other agents did within the hour is unknown: %s", nameOr(shared.Why, "not read lately"))

@@ -11,6 +11,8 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/planted"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
 // Limits, each with the place it comes from.
@@ -70,7 +72,10 @@ func All(in Input, a node.Action) []node.Verdict {
 	c := newCheck(&in, a)
 	out := make([]node.Verdict, 0, len(rules))
 	for _, r := range rules {
-		text := r.judge(c)
+		text := ""
+		if !r.silent(c) {
+			text = r.judge(c)
+		}
 		out = append(out, node.Verdict{Guard: r.name, Allow: text == "", Text: text})
 	}
 	return out
@@ -79,7 +84,7 @@ func All(in Input, a node.Action) []node.Verdict {
 func refusals(c *check) []node.Verdict {
 	var no []node.Verdict
 	for _, r := range rules {
-		if planted.OnGuard(string(r.name)) || planted.On("guard/fence-unguarded") && c.a.Fence {
+		if r.silent(c) || planted.OnGuard(string(r.name)) || planted.On("guard/fence-unguarded") && c.a.Fence {
 			continue
 		}
 		if v := r.judge(c); v != "" {
@@ -91,64 +96,84 @@ func refusals(c *check) []node.Verdict {
 
 // rule is one guard: judge returns why it refuses, or "".
 type rule struct {
-	name  node.Guard
-	judge func(*check) string
+	name    node.Guard
+	judge   func(*check) string
+	patroni bool // it is about Patroni and PostgreSQL, and has nothing to say of another service
 }
+
+// silent reports whether the rule has nothing to say of an action.
+func (r rule) silent(c *check) bool { return r.patroni && c.kind != node.KindPatroni }
 
 // rules are the guards in the order of node.Guards.
 var rules = []rule{
-	{node.GuardKillSwitch, killSwitch},
-	{node.GuardPause, pause},
-	{node.GuardPolicy, policy},
-	{node.GuardOperatorIntent, operatorIntent},
-	{node.GuardOperatorJob, operatorJob},
-	{node.GuardUpgrade, upgrade},
-	{node.GuardPatroniPause, patroniPause},
-	{node.GuardSelfHealth, selfHealth},
-	{node.GuardNoDCS, noDCS},
-	{node.GuardFreshness, freshness},
-	{node.GuardIdentity, identity},
-	{node.GuardDCSWritable, dcsWritable},
-	{node.GuardBootGrace, bootGraceOver},
-	{node.GuardLeaderChange, leaderChange},
-	{node.GuardStorm, storm},
-	{node.GuardFlap, flap},
-	{node.GuardLeaderSafety, leaderSafety},
-	{node.GuardLeaseWindow, leaseWindow},
-	{node.GuardConfigValid, configValid},
-	{node.GuardUnitSafety, unitSafety},
-	{node.GuardBusyWork, busyWork},
-	{node.GuardWatchdog, watchdog},
-	{node.GuardRedundancy, redundancy},
-	{node.GuardClusterLock, clusterLock},
-	{node.GuardInFlight, inFlight},
-	{node.GuardBudget, budget},
-	{node.GuardClusterBudget, clusterBudget},
-	{node.GuardBackoff, backoff},
-	{node.GuardBreaker, breaker},
+	{node.GuardKillSwitch, killSwitch, false},
+	{node.GuardPause, pause, false},
+	{node.GuardPolicy, policy, false},
+	{node.GuardOperatorIntent, operatorIntent, false},
+	{node.GuardOperatorJob, operatorJob, false},
+	{node.GuardUpgrade, upgrade, false},
+	{node.GuardPatroniPause, patroniPause, true},
+	{node.GuardSelfHealth, selfHealth, false},
+	{node.GuardNoDCS, noDCS, false},
+	{node.GuardFreshness, freshness, false},
+	{node.GuardIdentity, identity, false},
+	{node.GuardDCSWritable, dcsWritable, false},
+	{node.GuardBootGrace, bootGraceOver, false},
+	{node.GuardLeaderChange, leaderChange, true},
+	{node.GuardStorm, storm, false},
+	{node.GuardFlap, flap, false},
+	{node.GuardLeaderSafety, leaderSafety, true},
+	{node.GuardLeaseWindow, leaseWindow, true},
+	{node.GuardConfigValid, configValid, true},
+	{node.GuardUnitSafety, unitSafety, false},
+	{node.GuardBusyWork, busyWork, true},
+	{node.GuardWatchdog, watchdog, true},
+	{node.GuardRedundancy, redundancy, false},
+	{node.GuardClusterLock, clusterLock, false},
+	{node.GuardInFlight, inFlight, false},
+	{node.GuardBudget, budget, false},
+	{node.GuardClusterBudget, clusterBudget, false},
+	{node.GuardBackoff, backoff, false},
+	{node.GuardBreaker, breaker, false},
 }
 
 // check is one action with everything a guard may ask about it.
 type check struct {
 	in     *Input
 	a      node.Action
-	spec   node.PatroniSpec
-	f      node.PatroniFacts
+	kind   node.Kind
+	policy node.Policy
+	unit   node.Fact[service.Status]
+	proc   node.Fact[probe.Process]
+	spec   node.PatroniSpec  // of a Patroni
+	f      node.PatroniFacts //
+	s      node.ServiceSpec  // of another service
+	facts  node.ServiceFacts //
 	m      node.ServiceMemory
 	now    node.Instant
 	timing node.Timing
 }
 
 func newCheck(in *Input, a node.Action) *check {
-	c := &check{in: in, a: a, now: in.Snapshot.Now, m: in.Memory.Services[a.Service]}
+	c := &check{in: in, a: a, now: in.Snapshot.Now, m: in.Memory.Services[a.Service], kind: node.KindPatroni}
 	for _, s := range in.Spec.Patroni {
 		if s.Service == a.Service {
-			c.spec = s
+			c.spec, c.policy = s, s.Policy
 		}
 	}
 	for i := range in.Snapshot.Patroni {
-		if in.Snapshot.Patroni[i].Service == a.Service {
-			c.f = in.Snapshot.Patroni[i]
+		if f := &in.Snapshot.Patroni[i]; f.Service == a.Service {
+			c.f, c.unit, c.proc = *f, f.Unit, f.Process
+		}
+	}
+	for _, s := range in.Spec.Services {
+		if s.Service == a.Service {
+			c.s, c.kind, c.policy = s, s.Kind, s.Policy
+		}
+	}
+	for i := range in.Snapshot.Services {
+		if f := &in.Snapshot.Services[i]; f.Service == a.Service {
+			c.facts, c.unit, c.proc = *f, f.Unit, f.Process
 		}
 	}
 	c.timing = node.TimingOf(c.cluster().Config)
@@ -158,7 +183,7 @@ func newCheck(in *Input, a node.Action) *check {
 func (c *check) cluster() *node.Cluster { return &c.in.Snapshot.DCS.Cluster.Value }
 
 func (c *check) mode() node.Mode {
-	if m := c.spec.Policy.For(c.a.Class, c.a.Finding); m != "" {
+	if m := c.policy.For(c.a.Class, c.a.Finding); m != "" {
 		return m
 	}
 	return node.ModeOff

@@ -98,7 +98,7 @@ func breaker(c *check) string {
 	past := spent(c.past(breakerOpen))
 	n := failures(past)
 	limit := breakerFailures
-	if c.a.Verb == node.StartFailed && c.f.Unit.Value.Result == "exit-code" {
+	if c.a.Verb == node.StartFailed && c.unit.Value.Result == "exit-code" {
 		limit = 1
 	}
 	if n >= limit {

@@ -83,7 +83,7 @@ func (c *check) usedUp(ap node.Approval) bool {
 // operatorIntent: a service stopped, masked, disabled, debugged or about to be switched over is a person's (FAULTS.md
 // S21, FACTS.md §1.7).
 func operatorIntent(c *check) string {
-	u := c.f.Unit.Value
+	u := c.unit.Value
 	switch u.Intent() {
 	case service.IntentStopped, service.IntentDisabled, service.IntentMasked:
 		return refuse("a person wants %s %s", c.a.Unit, u.Intent())
@@ -91,10 +91,10 @@ func operatorIntent(c *check) string {
 		return refuse("it is unknown whether a person stopped %s", c.a.Unit)
 	case service.IntentRun, service.IntentBusy:
 	}
-	if c.f.Process.Known && c.f.Process.Value.TracerPID != 0 {
-		return refuse("a debugger (pid %d) is attached to Patroni", c.f.Process.Value.TracerPID)
+	if c.proc.Known && c.proc.Value.TracerPID != 0 {
+		return refuse("a debugger (pid %d) is attached to it", c.proc.Value.TracerPID)
 	}
-	if sw := c.cluster().Switchover; sw != nil && !c.a.Fence {
+	if sw := c.cluster().Switchover; sw != nil && !c.a.Fence && c.kind == node.KindPatroni {
 		if at, err := time.Parse(time.RFC3339, sw.Scheduled); err == nil && at.Sub(c.in.Snapshot.Wall) > switchoverSoon {
 			return ""
 		}
@@ -105,7 +105,7 @@ func operatorIntent(c *check) string {
 
 // operatorJob: somebody's job on the unit runs or has just ended (FAULTS.md F09).
 func operatorJob(c *check) string {
-	u := c.f.Unit.Value
+	u := c.unit.Value
 	if u.Job != "" || u.State == service.StateStopping || u.State == service.StateStarting {
 		return refuse("%s is busy: %s, job %s", c.a.Unit, u.State, nameOr(u.Job, "none"))
 	}

@@ -32,6 +32,12 @@ func selfHealth(c *check) string {
 // freshness: no action rests on a fact that is unknown or old (FAULTS.md S13, S14). The view of etcd as a whole is noDCS's
 // business, and a leader that cannot be named is this one's.
 func freshness(c *check) string {
+	if c.kind != node.KindPatroni {
+		if bad := c.serviceFreshness(); len(bad) > 0 {
+			return refuse("unknown or older than %s: %s", c.limit(), strings.Join(bad, ", "))
+		}
+		return ""
+	}
 	type item struct {
 		name string
 		ok   bool
@@ -65,6 +71,9 @@ func freshness(c *check) string {
 // identity: the keys, the API, the files and the configuration must speak of one and the same Patroni (FAULTS.md S20). A
 // wrong member name would otherwise make a healthy leader look like a second primary.
 func identity(c *check) string {
+	if c.kind != node.KindPatroni {
+		return c.serviceIdentity()
+	}
 	init, pg := c.cluster().Initialize, c.f.Postgres.Value
 	switch {
 	case c.cluster().Empty && planted.On("engine/empty-is-leaderless-takeover"):
@@ -91,10 +100,13 @@ func identity(c *check) string {
 	return refuse("neither Patroni's API nor its configuration file has confirmed that this is %s of %s", c.spec.Member, c.in.Spec.Scope)
 }
 
-// dcsWritable: a Patroni that starts needs a new lease; under NOSPACE etcd refuses it (FAULTS.md L8, L9, S11).
+// dcsWritable: a Patroni that starts needs a new lease; under NOSPACE etcd refuses it (FAULTS.md L8, L9, S11). Nothing
+// that runs is stopped while the cluster could not fail over, whatever it is.
 func dcsWritable(c *check) string {
 	dcs := &c.in.Snapshot.DCS
 	switch {
+	case c.kind != node.KindPatroni && c.a.Class != node.ClassDisrupt:
+		return ""
 	case !dcs.Alarms.Fresh(c.now, FreshScan):
 		return refuse("etcd's alarms are unknown")
 	case len(dcs.Alarms.Value) > 0:
@@ -230,7 +242,13 @@ func configValid(c *check) string {
 
 // unitSafety: the unit and the process must be such that the verb does what it says (FAULTS.md S7).
 func unitSafety(c *check) string {
+	if c.kind != node.KindPatroni {
+		return c.serviceUnit()
+	}
 	u, p := c.f.Unit.Value, c.f.Process
+	if c.a.Verb == node.Restart {
+		return refuse("a restart of Patroni stops PostgreSQL (FAULTS.md L3): it is never done")
+	}
 	if c.a.Verb == node.StartFailed {
 		switch pg := c.f.Postgres.Value; {
 		case u.State != service.StateFailed:

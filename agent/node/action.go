@@ -26,16 +26,20 @@ const (
 	SoftKill Verb = "soft-kill"
 	// StartFailed clears the start limit and starts a failed unit once (FAULTS.md F05).
 	StartFailed Verb = "start-failed"
+	// Restart ends the unit's run and starts another (FAULTS.md F39, F72). It is never used on Patroni, whose restart stops
+	// PostgreSQL (FAULTS.md L3).
+	Restart Verb = "restart"
 )
 
 // Verbs returns every verb.
-func Verbs() []Verb { return []Verb{SoftKill, StartFailed} }
+func Verbs() []Verb { return []Verb{SoftKill, StartFailed, Restart} }
 
 // Action is a proposed step with what it rests on and how its success is recognised.
 type Action struct {
 	ID       string        `json:"id"` // stable while the condition and its target stay the same
 	Verb     Verb          `json:"verb"`
 	Service  string        `json:"service"`
+	Kind     Kind          `json:"kind,omitempty"` // of the service; empty for a Patroni
 	Unit     string        `json:"unit"`
 	Class    Class         `json:"class"`
 	Finding  Code          `json:"finding"`
@@ -47,6 +51,12 @@ type Action struct {
 	Decision uint64        `json:"decision,omitempty"` // sequence number of the plan in the journal that allowed it
 	Deadline time.Duration `json:"deadline"`           // for the act itself
 	Settle   time.Duration `json:"settle"`             // within which the effect must be seen
+}
+
+// Shared reports whether the action counts against what all agents of the cluster may do in an hour: whatever stops
+// something that runs, and everything that is done to Patroni.
+func (a Action) Shared() bool {
+	return a.Class == ClassDisrupt || a.Class == ClassExpedite || a.Kind == "" || a.Kind == KindPatroni
 }
 
 // Baseline is the target as it was when the action was decided. An action is void once the target differs from it.
@@ -69,6 +79,7 @@ type Expectation struct {
 	LeaseRenewed   bool `json:"lease_renewed"`   // this member's lease is younger than the action
 	SamePostmaster bool `json:"same_postmaster"` // PostgreSQL was not restarted
 	ReadOnly       bool `json:"read_only"`       // PostgreSQL here does not accept writes any more
+	Works          bool `json:"works,omitempty"` // the service does what it is for: its own check passes
 }
 
 // Guard is the stable name of a rule that allows or refuses an action.

@@ -32,6 +32,25 @@ const (
 	Storm               Code = "STORM"                 // F60, F61: too much of the cluster is sick at once for it to be many faults
 	Flapping            Code = "FLAPPING"              // the leader, or Patroni here, changes again and again
 	UpgradeRunning      Code = "UPGRADE_RUNNING"       // F104j: a package manager works on this machine
+
+	EtcdCrashed        Code = "ETCD_CRASHED"         // F38, F40: the member of this machine ended and nobody starts it
+	EtcdHung           Code = "ETCD_HUNG"            // F39: the member of this machine runs and answers nothing
+	EtcdQuorumLost     Code = "ETCD_QUORUM_LOST"     // F40: a member has no leader: no majority is left
+	EtcdRedundancyLost Code = "ETCD_REDUNDANCY_LOST" // F38, F63, F78: one more loss ends the quorum
+	EtcdNoSpace        Code = "ETCD_NOSPACE"         // F41: a member raises NOSPACE
+	EtcdCorrupt        Code = "ETCD_CORRUPT"         // F51: a member raises CORRUPT
+	EtcdQuotaNear      Code = "ETCD_QUOTA_NEAR"      // F42: the database nears its quota
+	EtcdVersionSkew    Code = "ETCD_VERSION_SKEW"    // members of different minor versions
+	EtcdWrongCluster   Code = "ETCD_WRONG_CLUSTER"   // S20: who answers is not the member that it was
+	ForwarderDead      Code = "FORWARDER_DEAD"       // F71, F74: nothing listens where the forwarder should
+	ForwarderHung      Code = "FORWARDER_HUNG"       // F72: it takes connections and carries nothing
+	ForwarderBroken    Code = "FORWARDER_BACKEND"    // F73: what is behind the forwarder does not answer
+	ServiceCrashed     Code = "SERVICE_CRASHED"      // a service of kind generic ended and nobody starts it
+	ServiceStopped     Code = "SERVICE_STOPPED"      // F07, F08, F88: stopped, disabled or masked by a person
+	ServiceCrashing    Code = "SERVICE_CRASHING"     // F79: crash after crash, restarted by its manager
+	ServiceFails       Code = "SERVICE_FAILS"        // it runs and its check fails
+	ManagerUnavailable Code = "MANAGER_UNAVAILABLE"  // F104o: the service manager does not answer
+	ManagerForbids     Code = "MANAGER_FORBIDS"      // the service manager does not let this agent act
 )
 
 // Codes returns every code, in the order in which they are documented.
@@ -40,7 +59,10 @@ func Codes() []Code {
 		PatroniHung, PatroniLoopStuck, PatroniAPIDead, PatroniAPIInvalid, PatroniFailed, PatroniCrashing, PatroniStopped,
 		PatroniConfigBroken, ZombiePrimary, RivalPostmaster, ReplicaDiverged, Leaderless, DCSUnreachable, DCSReadOnly,
 		DCSKeyInvalid, ScopeUnknown, MemberUnknown, Paused, HealFailed, Storm, Flapping, UpgradeRunning, ActingHeld,
-		AgentDegraded, AgentConfigBroken, AgentAssertion, AgentCrashLoop,
+		AgentDegraded, AgentConfigBroken, AgentAssertion, AgentCrashLoop, EtcdCrashed, EtcdHung, EtcdQuorumLost,
+		EtcdRedundancyLost, EtcdNoSpace, EtcdCorrupt, EtcdQuotaNear, EtcdVersionSkew, EtcdWrongCluster, ForwarderDead,
+		ForwarderHung, ForwarderBroken, ServiceCrashed, ServiceStopped, ServiceCrashing, ServiceFails, ManagerUnavailable,
+		ManagerForbids,
 	}
 }
 

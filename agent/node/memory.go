@@ -71,6 +71,7 @@ type ServiceMemory struct {
 	Identity     bool      `json:"identity,omitempty"`     // its API has named itself as the configured member and scope
 	Ahead        Ahead     `json:"ahead,omitzero"`         // first position seen ahead of the leader's
 	DivergedDir  string    `json:"diverged_dir,omitempty"` // data directory whose content is not the leader's
+	Answerer     string    `json:"answerer,omitempty"`     // identity of who answered last as this member, or behind this forwarder
 	Orphaned     Instant   `json:"orphaned,omitempty"`     // since when nobody has led and PostgreSQL here accepts writes, 0: it is not so
 }
 

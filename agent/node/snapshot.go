@@ -21,6 +21,8 @@ type Snapshot struct {
 	Orders  Orders         `json:"orders,omitzero"`
 	DCS     DCS            `json:"dcs"`
 	Patroni []PatroniFacts `json:"patroni,omitempty"` // one per patroni service of this machine, in configuration order
+	// Services has one entry per service of another kind, in configuration order.
+	Services []ServiceFacts `json:"services,omitempty"`
 }
 
 // Self is what the agent knows of its own fitness to decide.

@@ -8,6 +8,8 @@ type Spec struct {
 	Scope   string        `json:"scope"`
 	Policy  Policy        `json:"policy"`
 	Patroni []PatroniSpec `json:"patroni,omitempty"`
+	// Services are the others, in configuration order.
+	Services []ServiceSpec `json:"services,omitempty"`
 }
 
 // PatroniSpec is one Patroni service of this machine.
@@ -70,4 +72,31 @@ func (p Policy) Of(c Class) Mode {
 // DefaultPolicy observes: acting is opt-in (DESIGN.md §1.6).
 func DefaultPolicy() Policy {
 	return Policy{Adjust: ModeObserve, Revive: ModeObserve, Disrupt: ModeObserve, Expedite: ModeOff}
+}
+
+// PolicyOf returns the policy of a service, the node's if there is no such service.
+func (s Spec) PolicyOf(name string) Policy {
+	for _, p := range s.Patroni {
+		if p.Service == name {
+			return p.Policy
+		}
+	}
+	for _, o := range s.Services {
+		if o.Service == name {
+			return o.Policy
+		}
+	}
+	return s.Policy
+}
+
+// Names returns the names of all services, in the order of their kinds and of the configuration.
+func (s Spec) Names() []string {
+	var out []string
+	for _, p := range s.Patroni {
+		out = append(out, p.Service)
+	}
+	for _, o := range s.Services {
+		out = append(out, o.Service)
+	}
+	return out
 }

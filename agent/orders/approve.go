@@ -47,13 +47,7 @@ func (w Waiting) check(id string) error {
 		}
 		return fmt.Errorf("%w: ask the agent of the machine whose plan shows it", ErrForeign)
 	}
-	policy := w.Spec.Policy
-	for _, p := range w.Spec.Patroni {
-		if p.Service == a.Service {
-			policy = p.Policy
-		}
-	}
-	if mode := policy.For(a.Class, a.Finding); mode != node.ModeAsk {
+	if mode := w.Spec.PolicyOf(a.Service).For(a.Class, a.Finding); mode != node.ModeAsk {
 		return fmt.Errorf("%w: the policy for %s because of %s is %s, and only ask waits for one", ErrNotWaiting, a.Class, a.Finding, mode)
 	}
 	return nil

@@ -44,7 +44,7 @@ type servicePolicy struct {
 
 // noDCS is what may be done with a kind of service while etcd cannot be read.
 type noDCS struct {
-	Kind    string    `json:"kind"`
+	Kind    node.Kind `json:"kind"`
 	Verb    node.Verb `json:"verb"`
 	Allowed bool      `json:"allowed"`
 	Why     string    `json:"why"`
@@ -96,8 +96,9 @@ func specOf(ctx context.Context, e *env, path string) (node.Spec, error) {
 
 func policiesOf(spec node.Spec, without bool) policies {
 	r := policies{Node: spec.Policy, Services: []servicePolicy{}, Default: node.DefaultPolicy()}
-	for _, s := range spec.Patroni {
-		one := servicePolicy{Service: s.Service, Policy: s.Policy}
+	for _, name := range spec.Names() {
+		s := servicePolicy{Service: name, Policy: spec.PolicyOf(name)}
+		one := s
 		for code := range s.Policy.Findings {
 			if one.Findings == nil {
 				one.Findings = map[node.Code]node.Policy{}
@@ -110,9 +111,11 @@ func policiesOf(spec node.Spec, without bool) policies {
 		r.Services = append(r.Services, one)
 	}
 	if without {
-		for _, v := range node.Verbs() {
-			allowed, why := guard.WithoutDCS(guard.KindPatroni, v)
-			r.NoDCS = append(r.NoDCS, noDCS{guard.KindPatroni, v, allowed, why})
+		for _, k := range node.Kinds() {
+			for _, v := range k.Verbs() {
+				allowed, why := guard.WithoutDCS(k, v)
+				r.NoDCS = append(r.NoDCS, noDCS{k, v, allowed, why})
+			}
 		}
 	}
 	return r

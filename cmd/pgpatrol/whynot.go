@@ -119,10 +119,7 @@ func serviceOf(spec node.Spec, target string) (string, error) {
 	if at && where != spec.Node {
 		return "", usageError("%q: this agent knows only its own node %s; ask the agent of %q on that machine", target, spec.Node, where)
 	}
-	var known []string
-	for _, p := range spec.Patroni {
-		known = append(known, p.Service)
-	}
+	known := spec.Names()
 	switch {
 	case slices.Contains(known, name):
 		return name, nil

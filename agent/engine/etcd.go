@@ -1,0 +1,207 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+)
+
+const answered = probe.OutcomeAnswered
+
+// Limits of patience with etcd.
+const (
+	etcdHangProof = 30 * time.Second // a member that is merely slow answers by then (FAULTS.md F39, F43)
+	lossProof     = 5 * time.Second  // before a member that one look did not find counts as lost
+	quotaWarn     = 0.8              // of the quota (FAULTS.md F42)
+	quotaDefault  = int64(2) << 30   // etcd's own, where a member does not say (before 3.6)
+)
+
+// etcdRules finds what is wrong with the member of this machine, and what its peers show of the cluster (FAULTS.md F38 to
+// F44). Other members are never touched from here.
+func (t *target) etcdRules() {
+	t.etcdIdentity()
+	t.etcdHung()
+	t.etcdQuorum()
+	t.etcdAlarms()
+	t.etcdQuota()
+	t.etcdVersions()
+}
+
+// etcdHung: the process runs and answers neither gRPC nor HTTP, for long (FAULTS.md F39). A member that is refused is
+// starting or has another address; one that answers by either way lives.
+func (t *target) etcdHung() {
+	m := t.f.Member
+	st := t.streak("silent/"+t.spec.Service, m.Fresh(t.now, FreshLocal) && m.Value.Silent(), m.At)
+	if st.Count == 0 {
+		return
+	}
+	t.attention = true
+	if !enough(st, minObservations, etcdHangProof) {
+		return
+	}
+	t.find(node.Finding{
+		Code: node.EtcdHung, Severity: node.Page, Subject: t.spec.Service,
+		Text:     fmt.Sprintf("The member of etcd on this machine runs and has answered neither gRPC nor HTTP for %s.", st.Held().Round(time.Second)),
+		Advice:   "It is restarted only while every other member is healthy, one member of the cluster at a time.",
+		Evidence: []node.Evidence{t.unitEvidence(), t.memberEvidence()},
+	})
+	t.propose(node.Restart, node.EtcdHung, node.ClassDisrupt, "it answers nothing; a fresh one catches up from the others, whose quorum stands without it")
+}
+
+// etcdIdentity: who answers on this member's address is another member, or of another cluster (FAULTS.md S20).
+func (t *target) etcdIdentity() {
+	if t.spec.Identity == "" || t.m.Answerer == "" || t.m.Answerer == t.spec.Identity {
+		return
+	}
+	t.find(node.Finding{
+		Code: node.EtcdWrongCluster, Severity: node.Page, Subject: t.spec.Service,
+		Text:     fmt.Sprintf("Who answers as this member of etcd is %s, and should be %s: another member, or another cluster.", t.m.Answerer, t.spec.Identity),
+		Advice:   "A member that was replaced on purpose has a new identity: put that into `identity`. Otherwise its data directory or its address is another's.",
+		Evidence: []node.Evidence{t.memberEvidence()},
+	})
+}
+
+// lost lists the members of which this machine knows that they are not healthy: positively, not for want of an answer to
+// this machine alone.
+func (t *target) lost() (sick []string, unknown int) {
+	look := func(name string, m node.Fact[probe.EtcdMember]) {
+		switch {
+		case !m.Fresh(t.now, FreshLocal):
+			unknown++
+		case m.Value.Outcome != answered, m.Value.LeaderID == "":
+			sick = append(sick, name)
+		}
+	}
+	look(t.spec.Service, t.f.Member)
+	for _, o := range t.f.Others {
+		look(o.URL, o.Member)
+	}
+	return sick, unknown
+}
+
+// etcdQuorum: a member that answers and has no leader proves that there is no quorum where it is; one that does not answer
+// this machine proves only that the reserve is smaller than it should be, as seen from here (FAULTS.md F40, F63).
+func (t *target) etcdQuorum() {
+	m := t.f.Member
+	leaderless := t.streak("leaderless/"+t.spec.Service, m.Fresh(t.now, FreshLocal) && m.Value.Outcome == answered && m.Value.LeaderID == "", m.At)
+	sick, _ := t.lost()
+	reduced := t.streak("reduced/"+t.spec.Service, len(sick) > 0, m.At)
+	if leaderless.Count > 0 || reduced.Count > 0 {
+		t.attention = true
+	}
+	switch {
+	case enough(leaderless, 2, lossProof):
+		t.find(node.Finding{
+			Code: node.EtcdQuorumLost, Severity: node.Page, Subject: t.spec.Service,
+			Text:     fmt.Sprintf("The member of etcd on this machine has had no leader for %s: there is no quorum here. Patroni makes PostgreSQL read-only until there is one.", leaderless.Held().Round(time.Second)),
+			Advice:   "Bring the other members back. Do not restart Patroni, and do not use force-new-cluster.",
+			Evidence: t.membersEvidence(),
+		})
+	case enough(reduced, 2, lossProof):
+		left := len(t.f.Others) + 1 - len(sick) - (len(t.f.Others)+1)/2 - 1
+		t.find(node.Finding{
+			Code: node.EtcdRedundancyLost, Severity: node.Warn, Subject: t.spec.Service,
+			Text:     fmt.Sprintf("Seen from here %s of %d members of etcd: %s. %d more may be lost before the quorum is.", howMany(len(sick), "does not work", "do not work"), len(t.f.Others)+1, strings.Join(sick, ", "), max(0, left)),
+			Advice:   "Nothing that runs is stopped meanwhile.",
+			Evidence: t.membersEvidence(),
+		})
+	}
+}
+
+func howMany(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// etcdAlarms: what a member raises holds for the whole cluster (FAULTS.md F41, F51).
+func (t *target) etcdAlarms() {
+	m := t.f.Member
+	if !m.Fresh(t.now, FreshLocal) {
+		return
+	}
+	if slices.Contains(m.Value.Alarms, "NOSPACE") {
+		t.find(node.Finding{
+			Code: node.EtcdNoSpace, Severity: node.Page, Subject: t.spec.Service,
+			Text:     "etcd raises NOSPACE: it refuses new leases and writes. The running leader keeps its lease, but no failover is possible.",
+			Advice:   "Stop and restart nothing. Compact to the current revision, defragment one member at a time (raft leader last), then `etcdctl alarm disarm`.",
+			Evidence: []node.Evidence{t.memberEvidence()},
+		})
+	}
+	if slices.Contains(m.Value.Alarms, "CORRUPT") {
+		t.find(node.Finding{
+			Code: node.EtcdCorrupt, Severity: node.Page, Subject: t.spec.Service,
+			Text:     "etcd raises CORRUPT: the members' data differ.",
+			Advice:   "Restart nothing. Find the member whose hash differs (etcd's guide on data corruption), and replace that one by hand.",
+			Evidence: []node.Evidence{t.memberEvidence()},
+		})
+	}
+}
+
+// etcdQuota: the database nears the size at which etcd refuses writes (FAULTS.md F42).
+func (t *target) etcdQuota() {
+	m := t.f.Member
+	quota := m.Value.DBQuota
+	if quota <= 0 {
+		quota = quotaDefault
+	}
+	if !m.Fresh(t.now, FreshLocal) || float64(m.Value.DBSize) < quotaWarn*float64(quota) {
+		return
+	}
+	t.find(node.Finding{
+		Code: node.EtcdQuotaNear, Severity: node.Warn, Subject: t.spec.Service,
+		Text: fmt.Sprintf("etcd's database has %d MiB of %d MiB (%d MiB in use): at the limit it refuses writes, and no failover is possible.",
+			m.Value.DBSize>>20, quota>>20, m.Value.DBInUse>>20),
+		Advice:   "Compact, defragment one member at a time, and set --auto-compaction-retention.",
+		Evidence: []node.Evidence{t.memberEvidence()},
+	})
+}
+
+// etcdVersions: members of different minor versions are meant for the time of an upgrade only (FACTS.md §7.5).
+func (t *target) etcdVersions() {
+	if !t.f.Member.Fresh(t.now, FreshLocal) {
+		return
+	}
+	mine := minor(t.f.Member.Value.Version)
+	for _, o := range t.f.Others {
+		if !o.Member.Fresh(t.now, 2*FreshLocal) {
+			continue
+		}
+		if other := minor(o.Member.Value.Version); mine != "" && other != "" && other != mine {
+			t.find(node.Finding{
+				Code: node.EtcdVersionSkew, Severity: node.Info, Subject: t.spec.Service,
+				Text:     fmt.Sprintf("This member of etcd is version %s, and %s is %s.", t.f.Member.Value.Version, o.URL, o.Member.Value.Version),
+				Advice:   "Finish the upgrade: one minor version at a time, one member at a time.",
+				Evidence: t.membersEvidence(),
+			})
+			return
+		}
+	}
+}
+
+// minor is the first two numbers of a version, "" if it has none.
+func minor(version string) string {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 3 {
+		return ""
+	}
+	return parts[0] + "." + parts[1]
+}
+
+func (t *target) memberEvidence() node.Evidence {
+	m := t.f.Member
+	return node.Show("this member", m, "gRPC %s, /health %s %s, leader %s, %s", m.Value.Outcome, m.Value.Health, m.Value.Reason, orNone(m.Value.LeaderID), orNone(m.Value.Version))
+}
+
+func (t *target) membersEvidence() []node.Evidence {
+	out := []node.Evidence{t.memberEvidence()}
+	for _, o := range t.f.Others {
+		out = append(out, node.Show(o.URL, o.Member, "gRPC %s, healthy %t, leader %s", o.Member.Value.Outcome, o.Member.Value.Healthy, orNone(o.Member.Value.LeaderID)))
+	}
+	return out
+}

@@ -1,0 +1,59 @@
+package node
+
+import (
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// Kind is what a service is.
+type Kind string
+
+// Kinds of services. The zero value in an action or in an older record means KindPatroni.
+const (
+	KindPatroni   Kind = "patroni"
+	KindEtcd      Kind = "etcd"
+	KindForwarder Kind = "forwarder"
+	KindGeneric   Kind = "generic"
+)
+
+// Kinds returns every kind.
+func Kinds() []Kind { return []Kind{KindPatroni, KindEtcd, KindForwarder, KindGeneric} }
+
+// Verbs returns the verbs that may be used on services of this kind. A restart of Patroni would stop PostgreSQL.
+func (k Kind) Verbs() []Verb {
+	if k == KindPatroni {
+		return []Verb{SoftKill, StartFailed}
+	}
+	return []Verb{StartFailed, Restart}
+}
+
+// ServiceSpec is a service of this machine that is not a Patroni.
+type ServiceSpec struct {
+	Service string `json:"service"` // name in the configuration
+	Kind    Kind   `json:"kind"`
+	Unit    string `json:"unit"`    // what its manager calls it
+	Manager string `json:"manager"` // systemd, docker, openrc, ...
+	Policy  Policy `json:"policy"`  // the node's policy with the service's own on top
+	// Identity is who must answer behind a forwarder, or which member of etcd this is, as "cluster/member" in hexadecimal;
+	// empty: whoever answered first is believed.
+	Identity string `json:"identity,omitempty"`
+}
+
+// ServiceFacts are the facts about one service that is not a Patroni.
+type ServiceFacts struct {
+	Service string                 `json:"service"`
+	Unit    Fact[service.Status]   `json:"unit"`
+	Limits  Fact[string]           `json:"limits,omitzero"`  // what its manager does not let this agent do, "" if nothing
+	Process Fact[probe.Process]    `json:"process,omitzero"` // where this machine's process table shows it
+	Member  Fact[probe.EtcdMember] `json:"member,omitzero"`  // kind etcd: the member on this machine
+	Others  []Peer                 `json:"others,omitempty"` // kind etcd: the other members
+	Through Fact[probe.Hop]        `json:"through,omitzero"` // kind forwarder: asked through it
+	Past    Fact[probe.Hop]        `json:"past,omitzero"`    // kind forwarder: asked at the end that it forwards to
+	Check   Fact[probe.Check]      `json:"check,omitzero"`   // kind generic
+}
+
+// Peer is another member of etcd as this machine reaches it.
+type Peer struct {
+	URL    string                 `json:"url"`
+	Member Fact[probe.EtcdMember] `json:"member"`
+}
