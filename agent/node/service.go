@@ -19,12 +19,17 @@ const (
 // Kinds returns every kind.
 func Kinds() []Kind { return []Kind{KindPatroni, KindEtcd, KindForwarder, KindGeneric} }
 
-// Verbs returns the verbs that may be used on services of this kind. A restart of Patroni would stop PostgreSQL.
+// Verbs returns the verbs that may be used on services of this kind. A restart of Patroni would stop PostgreSQL, and what a
+// restart of anything else than those below would heal is not known.
 func (k Kind) Verbs() []Verb {
-	if k == KindPatroni {
+	switch k {
+	case KindPatroni:
 		return []Verb{SoftKill, StartFailed}
+	case KindEtcd, KindForwarder:
+		return []Verb{StartFailed, Restart}
+	case KindGeneric:
 	}
-	return []Verb{StartFailed, Restart}
+	return []Verb{StartFailed}
 }
 
 // ServiceSpec is a service of this machine that is not a Patroni.

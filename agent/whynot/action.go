@@ -63,6 +63,9 @@ func Action(q node.Question, verb node.Verb, name string) (Answer, bool) {
 	out := engine.Step(q)
 	s := sight{q: q, spec: q.Spec.Patroni[i], f: q.Snapshot.Patroni[k], mem: out.Memory}
 	s.look()
+	if !slices.Contains(node.KindPatroni.Verbs(), verb) {
+		return s.never(verb), true
+	}
 	a := Answer{Paths: s.paths(verb)}
 	at := slices.IndexFunc(out.Actions, func(one node.Action) bool { return one.Verb == verb && one.Service == name })
 	if a.Proposed = at >= 0; a.Proposed {
@@ -75,6 +78,15 @@ func Action(q node.Question, verb node.Verb, name string) (Answer, bool) {
 	}, a.Action)
 	a.Summary = a.words()
 	return a, true
+}
+
+// never answers for a verb that is not used on Patroni, whatever is seen.
+func (s *sight) never(verb node.Verb) Answer {
+	a := Answer{Paths: []Path{}, Action: s.hypothetical(verb, "")}
+	a.Guards = guard.All(guard.Input{Spec: s.q.Spec, Memory: s.mem, Snapshot: s.q.Snapshot, Attempts: s.q.Attempts}, a.Action)
+	a.Summary = fmt.Sprintf("%s of %s is never done: a restart of Patroni stops PostgreSQL and causes a failover. What heals a Patroni that hangs is %s.",
+		verb, s.spec.Service, node.SoftKill)
+	return a
 }
 
 func (a Answer) words() string {

@@ -87,6 +87,17 @@ func TestAction_CalledForAndRefused(t *testing.T) {
 	}
 }
 
+func TestAction_RestartOfPatroniIsNeverDone(t *testing.T) {
+	a, ok := Action(watched(10, nodetest.Stopped(), nodetest.LeaseLeft(12*time.Second)), node.Restart, nodetest.Service)
+	if !ok || a.Proposed || len(a.Paths) != 0 || !strings.Contains(a.Summary, "stops PostgreSQL") {
+		t.Errorf("%+v", a)
+	}
+	i := slices.IndexFunc(a.Guards, func(v node.Verdict) bool { return v.Guard == node.GuardUnitSafety })
+	if a.Guards[i].Allow {
+		t.Error("guard unit-safety has nothing against a restart of Patroni")
+	}
+}
+
 func TestAction_UnknownService(t *testing.T) {
 	if _, ok := Action(watched(1), node.SoftKill, "haproxy"); ok {
 		t.Error("accepted")
@@ -197,7 +208,7 @@ func (w *watch) look(ms int, left time.Duration, picked ...string) {
 }
 
 func agree(rt rapid.TB, q node.Question, out engine.Output, proposed map[node.Code]int) {
-	for _, verb := range node.Verbs() {
+	for _, verb := range node.KindPatroni.Verbs() {
 		a, ok := Action(q, verb, nodetest.Service)
 		if !ok {
 			rt.Fatal("no such service")

@@ -19,7 +19,8 @@ together as it would be and shown to all guards. Facts and rules are those of th
 latest decision; nothing is done.
 
 ACTION is soft-kill (kill a hung Patroni, so that its manager starts it again),
-start-failed (start a unit that gave up), or heal: whichever of the two fits.
+start-failed (start a unit that gave up), restart (end the run of a member of etcd or of
+a forwarder and begin another; never of Patroni), or heal: whichever of them fits.
 TARGET is a service of this node, as SERVICE or SERVICE@NODE.
 
 "why-not failover" recomputes the leader race by Patroni's own rules, member by member:

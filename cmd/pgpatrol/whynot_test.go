@@ -98,7 +98,7 @@ func TestAnswers_Golden(t *testing.T) {
 
 func TestWhyNot_WrongUsage(t *testing.T) {
 	for want, args := range map[string][]string{
-		"ACTION is missing: heal, soft-kill, start-failed, failover": {},
+		"ACTION is missing: heal, soft-kill, start-failed, restart, failover": {},
 		"did you mean soft-kill?":                                    {"softkill", "patroni"},
 		"did you mean failover?":                                     {"failver"},
 		"there are heal, soft-kill":                                  {"promote", "patroni"},
