@@ -45,6 +45,7 @@ type run struct {
 	e        *Executor
 	m        service.Manager
 	a        node.Action
+	begun    node.Instant // when the action was handed over
 	end      node.Instant // deadline of the act
 	evidence map[string]string
 }

@@ -48,6 +48,9 @@ const (
 	pollEvery = 200 * time.Millisecond
 	// recheckLimit bounds one look at a unit outside the deadline of an act.
 	recheckLimit = 2 * time.Second
+	// actWithin is how long after an action was handed over its act may begin. What it was decided from is too old then: the
+	// machine slept meanwhile, or etcd took its time (FAULTS.md S3, S14, F57).
+	actWithin = 5 * time.Second
 	// releaseLimit bounds the release of the cluster lock; its lease ends it anyway.
 	releaseLimit = 3 * time.Second
 )
@@ -126,10 +129,10 @@ func (e *Executor) Execute(ctx context.Context, a node.Action) (node.AttemptResu
 		return node.ResultNotExecuted, fmt.Errorf("execute %s on %s: %w", a.Verb, a.Service, err)
 	}
 	defer e.leave(a)
-	end := e.d.Now().Add(a.Deadline)
+	begun := e.d.Now()
 	bounded, cancel := e.d.Within(ctx, a.Deadline)
 	defer cancel()
-	result, err := e.guarded(bounded, &run{e: e, m: m, a: a, end: end, evidence: map[string]string{}})
+	result, err := e.guarded(bounded, &run{e: e, m: m, a: a, begun: begun, end: begun.Add(a.Deadline), evidence: map[string]string{}})
 	if result != node.ResultExecuted {
 		err = errors.Join(err, e.unlock(ctx, a.ID))
 	}
@@ -202,6 +205,9 @@ func (e *Executor) fenced(ctx context.Context, r *run, before service.Status) (n
 		if err := e.d.Permit(r.a); err != nil {
 			return node.ResultNotExecuted, fmt.Errorf("act: %w", err)
 		}
+	}
+	if late := e.d.Now().Sub(r.begun); late > actWithin {
+		return node.ResultNotExecuted, fmt.Errorf("act: %w: %s have passed since it was decided", ErrChanged, late.Round(time.Millisecond))
 	}
 	return r.act(ctx, before)
 }

@@ -404,3 +404,13 @@ func TestExecute_ClaimAndPermitStandBeforeTheAct(t *testing.T) {
 		})
 	}
 }
+
+// A machine that slept between the decision and the act rests on what it saw before (FAULTS.md S3, F57).
+func TestExecute_TooLate(t *testing.T) {
+	r := newRig(t, servicetest.Service{})
+	r.journal.after = map[string]func(){"intent": func() { r.began = r.began.Add(-actWithin - time.Second) }}
+	result, err := r.exec.Execute(t.Context(), r.action(node.SoftKill))
+	if result != node.ResultNotExecuted || !errors.Is(err, ErrChanged) || r.kills() != 0 {
+		t.Errorf("%s, %v, %d kills", result, err, r.kills())
+	}
+}

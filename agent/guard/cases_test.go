@@ -292,6 +292,8 @@ func guardCases() []guardCase {
 		{name: "Restart=no", action: softKill(), base: hung, change: un(func(s *service.Status) { s.Restart = "no" }), refused: node.GuardUnitSafety},
 		{name: "state D", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Process.Value.State = "D" }), refused: node.GuardUnitSafety},
 		{name: "another process", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Process.Value.PID = 501 }), refused: node.GuardUnitSafety},
+		{name: "start limit perhaps nearly reached before this agent began", action: softKill(), base: hung, change: un(func(s *service.Status) { s.Restarts = 3 }), tune: func(in *Input) { in.Snapshot.Self.StartedAgo = 9 * time.Second }, refused: node.GuardUnitSafety},
+		{name: "starts of long ago", action: softKill(), base: hung, change: un(func(s *service.Status) { s.Restarts = 3 }), tune: func(in *Input) { in.Snapshot.Self.StartedAgo = 10 * time.Second }},
 		{name: "start limit nearly reached", action: softKill(), base: hung, change: un(func(s *service.Status) { s.StartLimit = 4 }), tune: svc(func(m *node.ServiceMemory) { m.Starts = []node.Instant{sec(2), sec(3), sec(4)} }), refused: node.GuardUnitSafety},
 		{name: "data directory not mounted", action: startFailed(), base: failed, change: pf(func(p *node.PatroniFacts) { p.Postgres.Value.Initialized = false }), refused: node.GuardUnitSafety},
 		{name: "pg_rewind runs", action: startFailed(), base: failed, change: pf(func(p *node.PatroniFacts) { p.Machine.Value.Jobs = []string{"pg_rewind"} }), refused: node.GuardBusyWork},

@@ -284,6 +284,10 @@ func startLimit(c *check, u service.Status) string {
 			used++
 		}
 	}
+	// An agent that is younger than the span has not seen them all. Those that the manager made by itself it has counted.
+	if c.in.Snapshot.Self.StartedAgo < u.StartLimitSpan {
+		used = max(used, u.Restarts+1)
+	}
 	reserve := 2
 	if planted.On("guard/no-start-reserve") {
 		reserve = 0

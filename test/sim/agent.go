@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/decision"
@@ -26,12 +27,17 @@ const (
 // agent is the order of package agent/loop around the real core, executor and coordination. What survives a crash of it
 // is the journal, the orders kept on its machine, and nothing else.
 type agent struct {
-	m          *machine
-	journal    *journalModel
-	holds      []node.Hold // of this machine
-	held       instant     // since when
-	sharedHeld instant     // since when people hold the whole scope back
-	policy     node.Policy
+	m               *machine
+	journal         *journalModel
+	holds           []*heldBack // of this machine
+	unreadable      int         // faults that keep the kill switch's file from being read
+	unreadableSince instant
+	member          string      // that it was told its Patroni is
+	policy          node.Policy // of the service
+	nodePolicy      node.Policy
+	policyAt        instant       // of its last change
+	slow            time.Duration // by how much its loop is late
+	slowUntil       instant
 
 	alive   bool
 	ended   bool // for good
@@ -56,10 +62,11 @@ type agent struct {
 }
 
 func newAgent(m *machine) *agent {
-	a := &agent{m: m, policy: node.Policy{Adjust: node.ModeAuto, Revive: node.ModeAuto, Disrupt: node.ModeAuto, Expedite: node.ModeOff}}
+	a := &agent{m: m, member: m.name, policy: node.Policy{Adjust: node.ModeAuto, Revive: node.ModeAuto, Disrupt: node.ModeAuto, Expedite: node.ModeOff}}
 	if r := m.w.rand("policy " + m.name); r.IntN(4) == 0 {
 		a.policy.Disrupt = node.ModeObserve
 	}
+	a.nodePolicy = a.policy
 	a.journal = &journalModel{a: a}
 	a.rnd = m.w.rand("agent " + m.name)
 	return a
@@ -71,7 +78,7 @@ func (a *agent) now() node.Instant { return node.Instant(a.m.w.now + a.m.uptime)
 
 // start begins a new process of the agent, which knows what the journal knows.
 func (a *agent) start() {
-	if a.alive || a.ended {
+	if a.alive || a.ended || !a.m.w.agents {
 		return
 	}
 	a.alive, a.born, a.mem, a.broken, a.look = true, a.m.w.now, node.Memory{}, "", sight{}
@@ -127,10 +134,20 @@ func (a *agent) wake() {
 // run is agent/loop.Run.
 func (a *agent) run(p *process) {
 	p.sleep(20 * time.Millisecond)
-	_, _ = a.exec.Resolve(context.Background(), a.journal.unresolved()) // what stays open refuses its target
+	if open := a.resolve(a.journal.unresolved()); len(open) > 0 { // what stays open refuses its target
+		a.spawn(func(p *process) {
+			for len(open) > 0 {
+				p.sleep(resolveAgain)
+				open = a.resolve(open)
+			}
+		})
+	}
 	depth := routine
 	a.planned = a.m.w.now
 	for {
+		if a.m.w.now < a.slowUntil {
+			p.sleep(a.slow)
+		}
 		attention := a.step(p, depth)
 		pause := routineTick
 		depth = routine
@@ -145,6 +162,20 @@ func (a *agent) run(p *process) {
 	}
 }
 
+// resolveAgain is how often the agent tries to find out what became of an intent, as in package agent.
+const resolveAgain = 5 * time.Second
+
+// resolve returns the intents whose outcome could not be found out.
+func (a *agent) resolve(open []node.Attempt) []node.Attempt {
+	done, err := a.exec.Resolve(context.Background(), open)
+	if err == nil {
+		return nil
+	}
+	return slices.DeleteFunc(open, func(o node.Attempt) bool {
+		return slices.ContainsFunc(done, func(d node.Attempt) bool { return d.BootID == o.BootID && d.At == o.At })
+	})
+}
+
 func (a *agent) step(p *process, d depth) bool {
 	snap := a.snapshot(p, d)
 	a.verify(snap)
@@ -157,8 +188,8 @@ func (a *agent) step(p *process, d depth) bool {
 }
 
 func (a *agent) spec() node.Spec {
-	return node.Spec{Node: a.m.name, Scope: scope, Policy: a.policy, Patroni: []node.PatroniSpec{
-		{Service: "patroni", Member: a.m.name, Unit: unitName, Policy: a.policy},
+	return node.Spec{Node: a.m.name, Scope: scope, Policy: a.nodePolicy, Patroni: []node.PatroniSpec{
+		{Service: "patroni", Member: a.member, Unit: unitName, Policy: a.policy},
 	}}
 }
 
@@ -170,6 +201,9 @@ func (a *agent) decide(snap node.Snapshot) (node.Plan, bool) {
 	}
 	a.mem, a.plan = answer.Memory, answer.Plan
 	a.journal.keep(engine.Keep(a.mem, snap.Now))
+	if len(answer.Plan.Refused)+len(answer.Plan.Allowed) > 0 {
+		_ = a.journal.write() // what the plan says is news, mostly
+	}
 	for _, r := range answer.Plan.Refused {
 		for _, v := range r.Verdicts {
 			a.m.w.facts.refused(a.m.name+r.Action.ID, v.Guard)
@@ -187,6 +221,7 @@ func (a *agent) act(plan node.Plan) {
 	action := plan.Allowed[0]
 	a.spawn(func(*process) {
 		began := a.m.w.now
+		a.m.w.sprung(a.m)
 		ctx, cancel := a.within(context.Background(), action.Deadline)
 		defer cancel()
 		a.m.w.say("%s: begins %s (%s)", a.m.name, action.ID, action.Class)
@@ -217,7 +252,11 @@ func (a *agent) verify(snap node.Snapshot) {
 
 // permit is what agent.permit asks: the holds of this machine, and those of etcd that the agent has been told of.
 func (a *agent) permit(node.Action) error {
-	holds := a.holds
+	o := a.orders()
+	if o.Unreadable != "" {
+		return errors.New("the kill switch counts as set")
+	}
+	holds := o.Holds
 	if a.look.dcs.Shared.Known {
 		holds = append(holds[:len(holds):len(holds)], a.look.dcs.Shared.Value.Holds...)
 	}
@@ -235,15 +274,16 @@ func (a *agent) wait(ctx context.Context, d time.Duration) error {
 	return ctx.Err()
 }
 
-// within returns a context that ends by the simulated clock. Nothing waits for its channel.
+// within returns a context that ends by the machine's monotonic clock, which stands still in suspend. Nothing waits for its
+// channel.
 func (a *agent) within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	c := &simContext{Context: ctx, w: a.m.w, end: a.m.w.now + d}
+	c := &simContext{Context: ctx, m: a.m, end: a.m.w.now - a.m.slept + d}
 	return c, func() { c.over = true }
 }
 
 type simContext struct {
 	context.Context
-	w    *world
+	m    *machine
 	end  instant
 	over bool
 }
@@ -252,7 +292,7 @@ func (c *simContext) Err() error {
 	switch {
 	case c.over:
 		return context.Canceled
-	case c.w.now >= c.end:
+	case c.m.w.now-c.m.slept >= c.end:
 		return context.DeadlineExceeded
 	}
 	return c.Context.Err()
@@ -265,35 +305,66 @@ type hands struct {
 
 func (h *hands) pause() { h.a.m.w.current.sleep(h.a.latency()) }
 
+// lost reports that the service manager does not answer. It may do what it was asked for all the same.
+func (h *hands) lost(do func() error) error {
+	m := h.a.m
+	if m.w.now >= m.blind[seeUnit] {
+		return nil
+	}
+	if h.a.rnd.IntN(2) == 0 {
+		_ = do()
+	}
+	m.w.current.sleep(time.Second)
+	return fmt.Errorf("%w: no answer", service.ErrUnavailable)
+}
+
 // Status implements service.Manager.
 func (h *hands) Status(ctx context.Context, _ string) (service.Status, error) {
 	h.pause()
+	if err := h.lost(func() error { return nil }); err != nil {
+		return service.Status{}, err
+	}
 	return h.a.m.unit.status(), ctx.Err()
 }
 
 // KillMain implements service.Manager.
 func (h *hands) KillMain(ctx context.Context, _ string, want service.Status) error {
 	h.pause()
-	u := &h.a.m.unit
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if u.pid == 0 || u.pid != want.MainPID || u.invocation != want.InvocationID {
-		return service.ErrChanged
+	do := func() error {
+		u := &h.a.m.unit
+		if u.pid == 0 || u.pid != want.MainPID || u.invocation != want.InvocationID {
+			return service.ErrChanged
+		}
+		h.a.m.w.check.act(h.a, node.SoftKill)
+		u.kill()
+		return nil
 	}
-	h.a.m.w.check.act(h.a, node.SoftKill)
-	u.kill()
-	h.pause()
-	return nil
+	if err := h.lost(do); err != nil {
+		return err
+	}
+	defer h.pause()
+	return do()
 }
 
 // Start implements service.Manager.
 func (h *hands) Start(ctx context.Context, _ string) error {
 	h.pause()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := h.lost(h.start); err != nil {
+		return err
+	}
+	defer h.pause()
+	return h.start()
+}
+
+func (h *hands) start() error {
 	u := &h.a.m.unit
 	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
 	case u.job != "" || u.state == service.StateStopping:
 		return service.ErrBusy
 	case u.masked:
@@ -303,6 +374,5 @@ func (h *hands) Start(ctx context.Context, _ string) error {
 	}
 	h.a.m.w.check.act(h.a, node.StartFailed)
 	u.clearAndStart()
-	h.pause()
 	return nil
 }

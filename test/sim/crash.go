@@ -34,7 +34,7 @@ func (l *lockWatch) look(w *world) {
 // leftovers are what a crash must not leave behind: attempts whose result is not known, and the lock or a lease of it.
 // Leases of the budget last for an hour on purpose.
 func (w *world) leftovers(a *agent) (out []string) {
-	for _, at := range a.journal.entries {
+	for _, at := range a.journal.attempts() {
 		if !at.Done || at.Result == node.ResultExecuted {
 			out = append(out, fmt.Sprintf("the attempt %s has no result in the end: done %t, %s", at.ActionID, at.Done, at.Result))
 		}
@@ -114,7 +114,7 @@ func (c *crash) once(w *world, a *agent) {
 		if done[id] > 1 {
 			c.fail(duplicate, "%s was carried out %d times", id, done[id])
 		}
-		if !slices.ContainsFunc(a.journal.entries, func(e node.Attempt) bool {
+		if !slices.ContainsFunc(a.journal.attempts(), func(e node.Attempt) bool {
 			return e.ActionID == id && (e.Result != node.ResultNotExecuted || e.BootID != a.m.bootID())
 		}) {
 			c.fail("F101", "%s was carried out, and the journal denies it", id)
@@ -136,7 +136,7 @@ func (c *crash) spentOnce(w *world) {
 		count(acts, o.action.Class)
 	}
 	for _, m := range w.machines {
-		for _, e := range m.agent.journal.entries {
+		for _, e := range m.agent.journal.attempts() {
 			count(intents, e.Class)
 		}
 	}
@@ -155,7 +155,7 @@ func (c *crash) spentOnce(w *world) {
 
 // accounts reports whether the agent says that its Patroni is not well and what it did or why it does nothing about that.
 func (a *agent) accounts() bool {
-	return a.tells() && (len(a.journal.entries) > 0 || len(a.plan.Refused) > 0)
+	return a.tells() && (len(a.journal.attempts()) > 0 || len(a.plan.Refused) > 0)
 }
 
 // String is the crash as -case names it.

@@ -43,7 +43,7 @@ var unitKinds = []kind{
 }
 
 // recurring are the kinds that strike again after somebody has healed what they did.
-var recurring = []string{"hangs-again", "crashes-then-hangs", "operator-restart-then-hang"}
+var recurring = []string{"hangs-again", "crashes-then-hangs", "operator-restart-then-hang", "hangs-after-boot", "flapping-leader", "switchover-scheduled"}
 
 // freeze keeps Patroni's main process from running: asleep in the kernel (D) or held by a debugger (t). SIGKILL waits for
 // the kernel to let it go.

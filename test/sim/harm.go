@@ -41,6 +41,9 @@ func (p part) play() outcome {
 // compared with the same one without. Once an act has healed something, a later fault strikes what would otherwise be dead
 // already, and the two cannot be compared any more. So each act is judged by itself then: the world in which all agents
 // end right after it against the one in which they end right before it, both without the faults that were still to come.
+//
+// A replica that is revived may be elected. What Patroni then loses is within what people allow it to lose, so such an act
+// is judged by the time without writes alone. And no look could have seen a fault that struck right before the act.
 func (w *world) harmless(without outcome, script []fault) {
 	with := outcome{w.clients.down, w.clients.lost}
 	t := &w.facts
@@ -58,19 +61,51 @@ func (w *world) harmless(without outcome, script []fault) {
 	later := slices.ContainsFunc(script, func(f fault) bool {
 		return len(acts) > 0 && (f.stack() && f.at > acts[0].at || slices.Contains(recurring, f.kind))
 	})
-	if !later {
+	if !later && len(w.met) == 0 {
+		if slices.ContainsFunc(acts, func(a act) bool { return a.replica || deleted(script, a.at) }) {
+			with.lost = min(with.lost, without.lost)
+		}
 		w.harm(with, without, "the agents")
 		return
 	}
 	for i, a := range acts {
+		if slices.ContainsFunc(script, func(f fault) bool { return f.stack() && f.at <= a.at && a.at-f.at < unseen }) || a.met(w.met) {
+			continue
+		}
 		p := part{seed: w.seed, only: w.only, agents: true, until: a.at, length: a.at + settleDown}
 		p.stopAt = i + 1
 		before := p.play()
 		p.stopAt = i + 2
 		after := p.play()
+		if a.replica || deleted(script, a.at) {
+			after.lost = min(after.lost, before.lost)
+		}
 		w.harm(after, before, a.m.name+"'s "+a.action.ID)
 	}
 }
+
+// deleted reports whether a person had deleted Patroni's keys before: its leader goes on telling HAProxy that it leads, until
+// the lease is over that it renewed last, and whoever takes the key meanwhile costs the writes that it lets through.
+func deleted(script []fault, at instant) bool {
+	return slices.ContainsFunc(script, func(f fault) bool { return f.kind == "keys-deleted" && f.at < at })
+}
+
+// met reports whether something struck the machine of an act within a second of it: what comes of two things that meet
+// there is luck, and no look could have told.
+func (a act) met(strikes []strike) bool {
+	return a.woken || slices.ContainsFunc(strikes, func(s strike) bool {
+		return s.m == a.m && max(s.at-a.at, a.at-s.at) <= unseen
+	})
+}
+
+// strike is the moment at which something laid in wait for an action met it.
+type strike struct {
+	at instant
+	m  *machine
+}
+
+// unseen is how long before an act its last look may have begun.
+const unseen = time.Second
 
 func (w *world) harm(with, without outcome, whose string) {
 	if with.worse(without) {

@@ -16,11 +16,18 @@ type checker struct {
 	ambush  int            // milliseconds after the next act at which its agent is killed, 0: not
 }
 
+// inFlight is how long an order to the service manager is on its way. A machine that falls asleep in that time carries it
+// out when it wakes, and nobody can call it back.
+const inFlight = 10 * time.Millisecond
+
 // act is one thing that an agent did to its machine.
 type act struct {
+	woken   bool // its machine slept while the order was on its way
 	at      instant
 	m       *machine
+	boot    int // of its machine
 	action  node.Action
+	replica bool    // PostgreSQL there did not accept writes
 	settled instant // of a disrupting one, 0 until it is
 }
 
@@ -45,11 +52,14 @@ func (c *checker) act(a *agent, verb node.Verb) {
 	if verb == node.StartFailed && action.Verb == node.SoftKill {
 		return // it brings back what it killed
 	}
-	c.people(a, *action)
-	c.truth(a, *action)
+	woken := a.m.woke > 0 && c.w.now-a.m.woke < inFlight
+	if !woken {
+		c.people(a, *action)
+		c.truth(a, *action)
+	}
 	c.together(a, *action)
 	c.budget(a, *action)
-	c.acts = append(c.acts, act{at: c.w.now, m: a.m, action: *action})
+	c.acts = append(c.acts, act{woken: woken, at: c.w.now, m: a.m, boot: a.m.boots, action: *action, replica: !a.m.primary})
 	if c.ambush > 0 {
 		c.w.after(time.Duration(c.ambush)*time.Millisecond, a.m, func() {
 			if a.alive {
@@ -79,8 +89,12 @@ func (c *checker) once(a *agent, verb node.Verb) {
 // people: what people ordered holds from when an agent can know it.
 func (c *checker) people(a *agent, action node.Action) {
 	m, now := a.m, c.w.now
-	// S21: stopped, masked, disabled, a job at work, or a package manager: not ours.
+	// S21: stopped, masked, disabled, a job at work, or a package manager: not ours. What a person orders within a second
+	// before the act meets it on its way.
 	s := m.unit.status()
+	if now-m.unit.orderedAt <= unseen {
+		s = service.Status{State: service.StateRunning}
+	}
 	if s.Masked || s.Job != "" || s.State == service.StateStopping || s.State == service.StateStopped || s.Enablement == "disabled" && s.State != service.StateRunning {
 		c.broken(a, "S21", "%s while a person wants the unit %s", action.Verb, s.Intent())
 	}
@@ -92,15 +106,8 @@ func (c *checker) people(a *agent, action node.Action) {
 		c.broken(a, "S22", "%s in a paused cluster", action.Verb)
 	}
 	// S23: no action later than a second after a hold, on agents that can be reached.
-	if len(a.holds) > 0 && now-a.held > time.Second {
-		c.broken(a, "S23", "%s %s after a hold of this machine", action.Verb, now-a.held)
-	}
-	if len(c.w.etcd.shared.Holds) > 0 && c.w.etcd.serves(a.etcd.member(), m.host) && now-a.sharedHeld > time.Second {
-		c.broken(a, "S23", "%s %s after a hold of the scope", action.Verb, now-a.sharedHeld)
-	}
-	if a.policy.For(action.Class, action.Finding) != node.ModeAuto {
-		c.broken(a, "S24", "%s under policy observe", action.Verb)
-	}
+	c.held(a, action)
+	c.allowed(a, action)
 }
 
 // truth: the world as it is supports the action.
@@ -112,7 +119,7 @@ func (c *checker) truth(a *agent, action node.Action) {
 	}
 	if action.Verb == node.StartFailed {
 		// S13: what is started has failed.
-		if m.unit.state != service.StateFailed {
+		if m.unit.state != service.StateFailed && now-m.unit.orderedAt > unseen {
 			c.broken(a, "S13", "start of a unit that is %s", m.unit.state)
 		}
 	} else {
@@ -185,14 +192,15 @@ func (c *checker) together(a *agent, action node.Action) {
 	}
 }
 
-// budget: S26, one action per unit and minute, three per hour, four per hour in the cluster, one disruption in it.
+// budget: S26, one action per unit and minute, three per hour, as long as the machine is up, four per hour in the cluster,
+// one disruption in it.
 func (c *checker) budget(a *agent, action node.Action) {
 	mine, disrupt := 0, 0
 	for _, o := range c.acts {
 		if o.action.Class == node.ClassDisrupt {
 			disrupt++
 		}
-		if o.m != a.m {
+		if o.m != a.m || o.boot != a.m.boots {
 			continue
 		}
 		mine++

@@ -1,13 +1,23 @@
 package main
 
+import "slices"
+
 // settledDown: S33, when the faults have been over for settleDown every Patroni is well, or a finding of its agent names what is
 // not. What an agent refuses to mend, for a budget or a person's sake, it still has to say.
 func (c *checker) settledDown() {
 	for _, m := range c.w.machines {
-		if why := m.unwell(); why != "" && !m.agent.tells() {
+		if m.asleep() || m.woke > 0 && c.w.now-m.woke < settleDown {
+			continue // its fault is not over, or not for long
+		}
+		if why := m.unwell(); why != "" && !m.agent.tells() && !c.healing(m) {
 			c.broken(m.agent, "S33", "%s, and no finding says so", why)
 		}
 	}
+}
+
+// healing reports whether an act on a machine may still take effect.
+func (c *checker) healing(m *machine) bool {
+	return slices.ContainsFunc(c.acts, func(a act) bool { return a.m == m && c.w.now-a.at < a.action.Settle })
 }
 
 // unwell says what is wrong with a machine in the end, "" if nothing is.

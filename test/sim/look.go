@@ -49,9 +49,9 @@ func (a *agent) snapshot(p *process, d depth) node.Snapshot {
 	s := node.Snapshot{
 		Node: a.m.name, Scope: scope, Now: now, Wall: a.m.w.wall.Add(a.m.w.now + a.m.jump), BootID: a.m.bootID(),
 		Uptime: time.Duration(now), Confirm: d == confirm, DCS: a.look.dcs, Patroni: []node.PatroniFacts{a.look.facts},
-		Orders: node.Orders{Holds: a.holds},
+		Orders: a.orders(),
 	}
-	s.Self = node.Self{LoopDelay: delay, StartedAgo: a.m.w.now - a.born, Assertion: a.broken}
+	s.Self = node.Self{LoopDelay: delay, StartedAgo: a.m.w.now - a.born, Assertion: a.broken, JournalBroken: a.journal.healthy()}
 	for _, at := range a.crashes {
 		if a.m.w.now-at <= node.CrashWindow {
 			s.Self.Crashes++
@@ -132,6 +132,7 @@ func (a *agent) process(at node.Instant) node.Fact[probe.Process] {
 		case m.stopped:
 			v.State = "T"
 		}
+		v.Watchdog = m.armed
 	}
 	return see(a, seeProcess, a.look.facts.Process, v, "process table", at)
 }
@@ -155,18 +156,29 @@ func (a *agent) lookAPI(d depth, at node.Instant) time.Duration {
 	case m.stuck && m.w.now-m.lastLoop > patience:
 		live.Status = 503
 	}
+	if m.otherAPI > 0 {
+		live, takes = probe.Liveness{Outcome: probe.OutcomeAnswered, Status: 200}, 0
+	}
 	f.Liveness = see(a, seeLiveness, f.Liveness, live, "/liveness", at)
-	if f.Liveness.Value.Outcome == probe.OutcomeAnswered && m.answers() && due(f.API, at, everyAPI[d]) {
+	if f.Liveness.Value.Outcome == probe.OutcomeAnswered && (m.answers() || m.otherAPI > 0) && due(f.API, at, everyAPI[d]) {
 		role := "replica"
 		if m.primary {
 			role = "primary"
 		}
 		f.API = see(a, seeAPI, f.API, probe.PatroniAPI{
-			Outcome: probe.OutcomeAnswered, Name: m.name, Scope: scope, State: m.stateWord(), Role: role,
+			Outcome: probe.OutcomeAnswered, Name: m.apiName(), Scope: scope, State: m.stateWord(), Role: role,
 			Timeline: int64(m.timeline), Paused: m.w.paused, SystemID: systemID,
 		}, "/patroni", at)
 	}
 	return takes
+}
+
+// apiName is what the API at the configured address calls itself.
+func (m *machine) apiName() string {
+	if m.otherAPI > 0 {
+		return "other"
+	}
+	return m.name
 }
 
 func (m *machine) files() probe.Postgres {
@@ -203,7 +215,7 @@ func (a *agent) lookEtcd(d depth) time.Duration {
 		return takes
 	}
 	v.Since = 0
-	v.Cluster = see(a, seeKeys, v.Cluster, a.keys(d), "etcd linearizable", at)
+	v.Cluster = see(a, seeKeys, v.Cluster, a.m.mistaken(a.keys(d)), "etcd linearizable", at)
 	v.Shared = node.Unseen[node.Coordination]("etcd", "etcd refuses to show it", at) // as of the view of the cluster
 	if v.Cluster.Known && a.finds(seeShared) {
 		v.Shared = node.Seen(e.shared, "etcd", v.Cluster.At)
@@ -234,7 +246,7 @@ func (a *agent) lookLeases(at node.Instant) {
 	if l := v.Cluster.Value.Leader; l != nil {
 		v.LeaderLease = read(v.LeaderLease, l.Lease)
 	}
-	if me, ok := v.Cluster.Value.Member(a.m.name); ok {
+	if me, ok := v.Cluster.Value.Member(a.member); ok {
 		v.MemberLease = read(v.MemberLease, me.Lease)
 	}
 }
@@ -253,7 +265,7 @@ func (a *agent) keys(d depth) node.Cluster {
 	}
 	a.told = max(a.told, upto)
 	c := *e.seen(a.told)
-	c.Leader, c.Revision = current.Leader, current.Revision
+	c.Leader, c.LeaderUnknown, c.Revision = current.Leader, current.LeaderUnknown, current.Revision
 	return c
 }
 
@@ -269,11 +281,8 @@ func (e *etcdModel) left(id int64) node.Lease {
 // cluster is what Patroni's keys say now.
 func (w *world) cluster() *node.Cluster {
 	c := &node.Cluster{
-		Scope: scope, Revision: w.etcd.revision, ClusterID: 1, Initialize: systemID,
-		Config: node.DynamicConfig{
-			Present: true, TTL: w.timing.TTL, LoopWait: w.timing.LoopWait, RetryTimeout: w.timing.RetryTimeout,
-			PrimaryStartTimeout: 300 * time.Second, MaximumLagOnFailover: maximumLag, Pause: w.paused,
-		},
+		Scope: scope, Revision: w.etcd.revision, ClusterID: 1, Initialize: w.etcd.value(prefix + "initialize"), Switchover: w.switchover,
+		Config:  w.dynamic(),
 		Members: make([]node.Member, 0, len(w.machines)),
 	}
 	for _, o := range w.machines {
@@ -283,7 +292,9 @@ func (w *world) cluster() *node.Cluster {
 			c.Members = append(c.Members, mem)
 		}
 	}
-	if kv := w.etcd.keys[prefix+"leader"]; kv != nil {
+	if kv := w.etcd.keys[prefix+"leader"]; kv != nil && w.garbled > 0 {
+		c.LeaderUnknown = true
+	} else if kv != nil {
 		c.Leader = &node.LeaderKey{Name: string(kv.Value), Lease: kv.Lease, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision}
 		if l, ok := c.Member(c.Leader.Name); ok {
 			c.Optime = l.LSN

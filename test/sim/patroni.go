@@ -16,7 +16,6 @@ type machine struct {
 	key         string // of the member
 	rnd         *rand.Rand
 	uptime      time.Duration // at the beginning
-	boots       int
 	asleepUntil instant
 	sleeping    bool
 	deaf        bool // what it watches tells it nothing, requests are answered (FAULTS.md F46)
@@ -25,7 +24,14 @@ type machine struct {
 	upgradeFrom instant
 	unit        unit
 	agent       *agent
+	boots       int
+	booted      instant // last, 0: long ago
 	senseModel
+	otherEtcd  int           // faults that lead its agent to the etcd of another cluster
+	wrongPlace int           // faults that make its agent look where no keys are
+	otherAPI   int           // faults that lead its agent to the API of another Patroni
+	slept      time.Duration // in all
+	woke       instant
 
 	// Patroni
 	patroni    bool          // the main process exists
@@ -66,10 +72,19 @@ type machine struct {
 	postTick   uint64
 	source     string // member that it streams from
 	nofailover bool
+	lagging    bool // it replays nothing
+	diverged   bool // its content is not its leader's, although it streams (FAULTS.md F105)
+	divergedAt instant
+	version    string  // of Patroni
+	yields     instant // it does not race for the key until then
+	well       instant // since when Patroni has worked without a break, 0: it does not
+	watchdog   bool    // there is a device
+	armed      bool    // it resets the machine unless Patroni's loop comes around
+	petted     instant
 }
 
 func newMachine(w *world, i int, up time.Duration, group bool) *machine {
-	m := &machine{w: w, host: host(i), name: fmt.Sprintf("n%d", i+1), uptime: up}
+	m := &machine{w: w, host: host(i), name: fmt.Sprintf("n%d", i+1), uptime: up, version: "4.0.7"}
 	m.key = prefix + "members/" + m.name
 	m.rnd = w.rand(m.name)
 	m.phase = time.Duration(m.rnd.Int64N(int64(w.timing.LoopWait)))
@@ -265,7 +280,7 @@ func (m *machine) touch() bool {
 // mayLead reports whether this member wins the race for the key that nobody holds. It asks every other member that it can
 // reach; one that is silent counts for nothing (FACTS.md §2.6).
 func (m *machine) mayLead() bool {
-	if !m.running || m.busy != "" || m.w.etcd.nospace || m.nofailover {
+	if !m.running || m.busy != "" || m.w.etcd.nospace || m.nofailover || m.w.now < m.yields {
 		return false
 	}
 	if m.w.paused {
@@ -304,6 +319,8 @@ func (m *machine) newest() bool {
 // lead: this member holds the key.
 func (m *machine) lead() {
 	m.leadUntil = m.w.now + m.w.timing.TTL
+	m.pet()
+	m.switchOverDue()
 	switch {
 	case m.busy != "":
 	case !m.running:
@@ -359,7 +376,7 @@ func (m *machine) rewind(lead *machine) {
 		m.w.say("%s: rewound, %.1f acknowledged writes lost", m.name, lost)
 		m.lsn -= lost
 	}
-	m.timeline, m.wrote = lead.timeline, false
+	m.timeline, m.wrote, m.diverged = lead.timeline, false, false
 	m.lsn = min(m.lsn, lead.lsn)
 }
 
@@ -382,7 +399,7 @@ func (m *machine) streams() bool {
 
 // follow brings a replica to the position of what it streams from. It is part of the books: positions count only there.
 func (m *machine) follow() {
-	if m.streams() {
+	if m.streams() && !m.lagging {
 		m.lsn = max(m.lsn, m.w.machine(m.source).lsn)
 	}
 }
@@ -394,6 +411,7 @@ const senderTimeout = 60 * time.Second
 // demote makes PostgreSQL read-only by a restart, for which the loop waits.
 func (m *machine) demote() {
 	m.w.say("%s: demotes", m.name)
+	m.armed = false
 	takes := 1500 * time.Millisecond
 	for _, o := range m.w.machines {
 		if o != m && o.source == m.name && o.timeline == m.timeline && !m.w.net.reach(m.host, o.host) {
@@ -446,7 +464,7 @@ func (m *machine) stopPostgres(why string) {
 // publish is what Patroni says of its member.
 func (m *machine) publish() {
 	mem := node.Member{
-		Name: m.name, State: m.stateWord(), Role: "replica", Version: "4.0.7", HasLSN: true, NoFailover: m.nofailover,
+		Name: m.name, State: m.stateWord(), Role: "replica", Version: m.version, HasLSN: true, NoFailover: m.nofailover,
 		Timeline: int64(m.timeline), LSN: uint64(m.lsn),
 	}
 	if m.primary {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -34,7 +33,7 @@ func (f fault) stack() bool {
 }
 
 // kinds are what a script is drawn from.
-var kinds = slices.Concat(machineKinds, networkKinds, senseKinds, unitKinds)
+var kinds = slices.Concat(machineKinds, networkKinds, senseKinds, unitKinds, clusterKinds, keyKinds, peopleKinds, agentKinds)
 
 var machineKinds = []kind{
 	{"patroni-stopped", 6, true, func(_ *world, m *machine, _ fault) { m.sicken(&m.stopped) }},
@@ -68,15 +67,7 @@ var machineKinds = []kind{
 	{"agents-killed-soon-after-act", 2, false, func(w *world, _ *machine, f fault) {
 		w.check.ambush = 1 + f.pick%40
 	}},
-	{"machine-suspended", 1, true, func(w *world, m *machine, f fault) {
-		w.changed()
-		m.sleeping, m.asleepUntil = true, w.now+f.lasts/2
-		w.after(f.lasts/2, nil, func() {
-			w.changed()
-			m.sleeping = false
-			m.agent.sleepy += f.lasts / 2
-		})
-	}},
+	{"machine-suspended", 1, true, func(_ *world, m *machine, f fault) { m.suspend(f.lasts / 2) }},
 	{"wall-clock-jump", 1, false, func(_ *world, m *machine, f fault) { m.jump += f.lasts * 10 }},
 	{"package-manager", 1, false, func(w *world, m *machine, f fault) {
 		m.upgrading, m.upgradeFrom = true, w.now
@@ -96,8 +87,6 @@ var machineKinds = []kind{
 		w.setPause(true)
 		w.after(f.lasts, nil, func() { w.setPause(false) })
 	}},
-	{"pgpatrol-pause", 1, false, func(w *world, m *machine, f fault) { w.hold(m, node.HoldPause, f) }},
-	{"kill-switch", 1, false, func(w *world, m *machine, f fault) { w.hold(m, node.HoldKill, f) }},
 	{"policy-observe", 1, false, func(_ *world, m *machine, _ fault) {
 		m.agent.policy.Revive, m.agent.policy.Disrupt = node.ModeObserve, node.ModeObserve
 	}},
@@ -129,28 +118,7 @@ func (w *world) setPause(on bool) {
 	if on {
 		w.pausedAt = w.now
 	}
-	w.etcd.put(prefix+"config", fmt.Sprintf("pause %t", on), 0)
-}
-
-// hold is a person's order to pgpatrol: on this machine, or for the scope.
-func (w *world) hold(m *machine, kind node.HoldKind, f fault) {
-	h := node.Hold{Kind: kind, Level: node.LevelNode, Owner: "operator", Reason: "work", Since: w.wall, Until: w.wall.Add(f.lasts)}
-	if f.pick%2 == 0 {
-		m.agent.holds, m.agent.held = []node.Hold{h}, w.now
-		w.after(f.lasts, nil, func() { m.agent.holds = nil })
-		return
-	}
-	h.Level = node.LevelScope
-	text, err := node.HoldText(h)
-	if err != nil || !w.etcd.writable() {
-		return
-	}
-	key := node.HoldKey(h.Level, scope, kind)
-	w.etcd.put(key, string(text), 0)
-	for _, o := range w.machines {
-		o.agent.sharedHeld = w.now
-	}
-	w.after(f.lasts, nil, func() { w.etcd.remove(key) })
+	w.setConfig()
 }
 
 // draw draws what goes wrong in a seed, how fast and where: of a subset of its own of all kinds, with rates of its own.
@@ -227,9 +195,10 @@ func play(w *world) []fault {
 		}
 		w.after(f.at, nil, func() { w.strike(f) })
 	}
+	w.after(w.until, nil, w.changed)
 	w.run(length)
 	w.changed()
-	if w.agents && w.stopAt == 0 {
+	if n := len(w.met); w.agents && w.stopAt == 0 && (n == 0 || w.now-w.met[n-1].at >= settleDown) {
 		w.check.settledDown()
 	}
 	w.facts.Hours += length.Hours()

@@ -124,7 +124,7 @@ func (s *steps) at(a *agent, step string, arrives func()) {
 	}
 	w.after(0, nil, func() {
 		if end.back.reboot {
-			a.m.powerCut(end.back.after)
+			a.m.reboot(end.back.after)
 			return
 		}
 		a.crash()

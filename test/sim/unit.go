@@ -141,6 +141,7 @@ func (u *unit) stop(then func()) {
 			m.stopPostgres("Patroni was stopped")
 		}
 		release := m.w.etcd.value(prefix+"leader") == m.name && m.w.etcd.answers(m) && !pause
+		m.armed = false
 		m.gone()
 		u.pid, u.state, u.result, u.exit, u.job = 0, service.StateStopped, "success", 0, ""
 		u.changed()

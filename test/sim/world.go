@@ -41,6 +41,16 @@ type world struct {
 	forks    []float64        // where each timeline after the first began
 	trace    *strings.Builder // nil: nobody reads it
 	wall     time.Time
+
+	traps      []func(*machine)   // what happens to the machine of the next action
+	met        []strike           // what of that has happened
+	sharedHeld map[string]instant // since when a hold in etcd is there, by key
+	garbled    int                // faults that keep agents from understanding the leader key
+	failsafe   bool               // failsafe_mode
+
+	// A switchover that a person has asked for, when it is due, when it was asked for, and when the last was done.
+	switchover                      *node.Switchover
+	switchAt, switchAsked, switched instant
 }
 
 // sizes are how many machines a cluster has.
@@ -48,7 +58,7 @@ var sizes = []int{3, 3, 3, 3, 3, 3, 4, 5, 6, 7}
 
 func newWorld(seed uint64, agents bool, trace *strings.Builder) *world {
 	w := &world{seed: seed, agents: agents, trace: trace, wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	w.facts, w.forks = newTally(), []float64{0}
+	w.facts, w.forks, w.sharedHeld = newTally(), []float64{0}, map[string]instant{}
 	r := w.rand("topology")
 	w.timing = node.Timing{TTL: 30 * time.Second, LoopWait: 10 * time.Second, RetryTimeout: 10 * time.Second}
 	if r.IntN(4) == 0 {
@@ -69,7 +79,7 @@ func newWorld(seed uint64, agents bool, trace *strings.Builder) *world {
 	}
 	w.proxy = newHAProxy(w, host(size+etcdMembers))
 	w.etcd.put(prefix+"initialize", systemID, 0)
-	w.etcd.put(prefix+"config", "{}", 0)
+	w.setConfig()
 	for i, m := range w.machines {
 		w.after(time.Duration(i)*10*time.Millisecond, m, m.boot)
 	}
@@ -177,7 +187,10 @@ func (c *clients) account(w *world) {
 	for _, m := range w.machines {
 		if m.writable() {
 			m.wrote = true
-			m.lsn += directRate * span.Seconds()
+			// What he writes to a second primary that no agent is left to end says nothing of an act.
+			if w.until == 0 || w.now <= w.until {
+				m.lsn += directRate * span.Seconds()
+			}
 		}
 	}
 	for _, m := range w.machines {
