@@ -19,7 +19,7 @@ var agentKinds = []kind{
 			})
 		}
 	}},
-	{"suspended-in-action", 3, true, func(w *world, m *machine, f fault) {
+	{"suspended-in-action", 3, true, func(w *world, _ *machine, f fault) {
 		w.trap(f, func(m *machine) { m.suspend(f.lasts * 4) })
 	}},
 	{"replaced-in-action", 3, true, func(w *world, _ *machine, f fault) {

@@ -30,7 +30,7 @@ var peopleKinds = []kind{
 		a.unreadable, a.unreadableSince = a.unreadable+1, w.now
 		w.after(f.lasts, nil, func() { a.unreadable-- })
 	}},
-	{"policy", 4, false, func(w *world, m *machine, f fault) { m.agent.setPolicy(f) }},
+	{"policy", 4, false, func(_ *world, m *machine, f fault) { m.agent.setPolicy(f) }},
 	{"policy-ask", 3, false, func(w *world, m *machine, f fault) {
 		m.agent.policy.Revive, m.agent.policy.Disrupt = node.ModeAsk, node.ModeAsk
 		(&person{w: w, a: m.agent, until: w.now + f.lasts + time.Minute, habit: f.pick}).watch()
