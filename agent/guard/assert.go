@@ -124,6 +124,8 @@ func assertUnit(f node.Fact[service.Status]) string {
 		return "its unit is disabled"
 	case u.State == service.StateStopped, u.State == service.StateFailed && u.Halted:
 		return "a person stopped its unit"
+	case u.Unexplained:
+		return "whether a person stopped its unit is unknown"
 	}
 	return ""
 }

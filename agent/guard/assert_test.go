@@ -84,6 +84,7 @@ func TestAssert_Speaks(t *testing.T) {
 		{name: "masked", change: un(func(s *service.Status) { s.Masked = true }), want: "masked"},
 		{name: "disabled", change: un(func(s *service.Status) { s.Enablement, s.State = "disabled", service.StateFailed }), want: "disabled"},
 		{name: "stopped", change: un(func(s *service.Status) { s.State = service.StateStopped }), want: "stopped"},
+		{name: "stopped or crashed", change: un(func(s *service.Status) { s.State, s.Unexplained = service.StateFailed, true }), want: "is unknown"},
 		{name: "unit unknown", change: nodetest.With(func(p *node.PatroniFacts) { p.Unit.Known = false }), want: "unknown"},
 		{name: "two on one service", tune: func(in *Input) { in.Actions = append(in.Actions, in.Actions[0]) }, want: "another action"},
 		{name: "no such service", tune: func(in *Input) { in.Actions[0].Service = "x" }, want: "exactly one"},

@@ -1,13 +1,33 @@
-// Package service is the contract between pgpatrol and whatever runs a service: systemd today, other managers later.
+// Package service is the contract between pgpatrol and whatever runs a service: systemd, Docker, and others.
 //
 // It owns the words for what a manager knows of a unit ([Status]) and what may be asked of it ([Manager]). It promises
-// that a crash and a stop by a person can be told apart wherever the manager can tell them apart ([Status.Intent]). It
-// deliberately knows nothing of Patroni, of policies or of guards: whether something should be done is decided elsewhere.
+// that a crash and a stop by a person can be told apart wherever the manager can tell them apart, and that a manager which
+// cannot says so ([Status.Intent]). It deliberately knows nothing of Patroni, of policies or of guards: whether something
+// should be done is decided elsewhere.
+//
+// A unit is whatever the manager runs under one name: a systemd service, a container, an init script, a launchd job. Most
+// words are systemd's, because it has the richest ones. Other managers use them for what has the same effect, and leave
+// empty what they do not have:
+//
+//   - InvocationID is any text that is another one after every start and the same one otherwise, made with [Invocation]
+//     of a container's id and StartedAt, or of a pid and the time at which that process began.
+//   - KillMode says what else ends when the main process dies. In a container everything does: control-group.
+//   - Restart is the policy in systemd's words. A policy that also brings back what ended well is "always", also if the
+//     manager remembers a stop by a person better than systemd does (Docker's unless-stopped).
+//   - StartLimit and StartLimitSpan are a number of starts in a time. A limit that no time ends is not one of these: the
+//     unit is StateFailed when it is used up.
+//   - Enablement "disabled" is a person's order not to start the unit by machine. A manager where nothing but the absence
+//     of a restart policy could be meant by it (Docker) does not use the word.
+//   - Job is anything that somebody has begun with the unit and not ended, also where the manager has no jobs: a stop that
+//     waits for the process, a pause.
 package service
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -47,16 +67,18 @@ type Manager interface {
 // Restarter is implemented by managers that can end a unit's run and begin another.
 type Restarter interface {
 	// Restart stops the unit, by force when the manager's own time limit for that is over, starts it again, and returns
-	// when the manager has finished, whatever came of the service later. It returns ErrChanged, having done nothing, unless
-	// the unit's main process and invocation are still those of want, and ErrBusy while a job of somebody else is in
-	// progress. When ctx ends first, the error wraps ctx's and the job goes on.
+	// when the manager has finished, whatever came of the service later. While a job of somebody else is in progress it
+	// returns ErrBusy, and otherwise ErrChanged unless the unit's main process and invocation are still those of want,
+	// having done nothing: what does not run is never started by it. When ctx ends first, the error wraps ctx's and the
+	// job goes on.
 	Restart(ctx context.Context, unit string, want Status) error
 }
 
 // Limited is implemented by managers that may refuse this agent some of their orders.
 type Limited interface {
-	// Limits returns why the orders of the contract may not be given on the unit, joined, and nil if all may. It gives no
-	// order and changes nothing. What cannot be found out without giving one counts as allowed.
+	// Limits returns why orders of the contract may not be given on the unit, and nil if all may. It gives no order and
+	// changes nothing. What cannot be found out without giving one counts as allowed. An order that is refused gives
+	// ErrPermission; with any other error the question had no answer.
 	Limits(ctx context.Context, unit string) error
 }
 
@@ -164,12 +186,14 @@ type Status struct {
 	Masked         bool          `json:"masked,omitempty"`           // the unit's load state is masked
 	LoadError      string        `json:"load_error,omitempty"`       // why the definition is unusable, e.g. bad-setting: it would not start again
 	Halted         bool          `json:"halted,omitempty"`           // failed, and only a stop by somebody explains why it is not restarted
+	Unexplained    bool          `json:"unexplained,omitempty"`      // not running, and a crash and a stop by somebody cannot be told apart now
 	MainPID        int           `json:"main_pid,omitempty"`         // 0 if there is no main process
-	InvocationID   string        `json:"invocation_id,omitempty"`    // changes with every start (systemd: hex)
+	InvocationID   string        `json:"invocation_id,omitempty"`    // changes with every start
 	Restarts       int           `json:"restarts"`                   // automatic restarts since it was last started by a job
 	ControlGroup   string        `json:"control_group,omitempty"`    // path below the cgroup root
 	User           string        `json:"user,omitempty"`             // user that the unit runs as, empty for root
 	KillMode       string        `json:"kill_mode,omitempty"`        // process, control-group, mixed, none
+	KillIsStop     bool          `json:"kill_is_stop,omitempty"`     // a kill through the manager is a stop to it: it does not restart the unit
 	Restart        string        `json:"restart,omitempty"`          // no, on-failure, on-abnormal, always, ...
 	RestartDelay   time.Duration `json:"restart_delay,omitempty"`    // pause before an automatic restart
 	StartLimit     int           `json:"start_limit,omitempty"`      // starts allowed per StartLimitSpan
@@ -178,10 +202,17 @@ type Status struct {
 	UnitFile       string        `json:"unit_file,omitempty"`        // path of the file that defines the unit
 }
 
+// Invocation makes a [Status.InvocationID] of what tells two runs of a unit apart, for managers that have no such id. It is
+// a hash because actions and evidence are named after its first eight characters.
+func Invocation(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:16])
+}
+
 // Intent tells a crash from a stop by a person. The rules are those of FACTS.md §9 for systemd: a pending job is
 // somebody at work; masked and disabled are explicit; inactive without failure was a stop. A failed unit was not
 // stopped by anybody, so its intent is to run, unless [Status.Halted] says otherwise: a service that exits with an error
-// when it is asked to stop ends up failed as well.
+// when it is asked to stop ends up failed as well. Managers that keep less ([Status.Unexplained]) give IntentUnknown.
 func (s Status) Intent() Intent {
 	switch {
 	case s.Masked || s.Enablement == "masked" || s.Enablement == "masked-runtime":
@@ -190,10 +221,10 @@ func (s Status) Intent() Intent {
 		return IntentBusy
 	case s.Enablement == "disabled" && s.State != StateRunning:
 		return IntentDisabled
+	case s.Unexplained || s.State == StateUnknown:
+		return IntentUnknown
 	case s.State == StateStopped, s.State == StateFailed && s.Halted:
 		return IntentStopped
-	case s.State == StateUnknown:
-		return IntentUnknown
 	}
 	return IntentRun
 }
@@ -202,11 +233,11 @@ func (s Status) Intent() Intent {
 // PostgreSQL running under a killed Patroni (FACTS.md §3.1).
 func (s Status) SparesChildren() bool { return s.KillMode == "process" || s.KillMode == "none" }
 
-// RestartsOnKill reports whether the manager starts the unit again after its main process died of SIGKILL. A unit that
-// was masked, or whose definition broke, while it ran is not started again whatever Restart says (systemd 257: it goes
-// straight to failed).
+// RestartsOnKill reports whether the manager starts the unit again after [Manager.KillMain]. A unit that was masked, or
+// whose definition broke, while it ran is not started again whatever Restart says (systemd 257: it goes straight to
+// failed).
 func (s Status) RestartsOnKill() bool {
-	return s.RestartsAfter("signal") && !s.Masked && s.LoadError == ""
+	return s.RestartsAfter("signal") && !s.Masked && s.LoadError == "" && !s.KillIsStop
 }
 
 // RestartsAfter reports whether the Restart policy covers a run that ended with the given [Status.Result], by the

@@ -19,6 +19,9 @@ func TestIntent(t *testing.T) {
 		{"stopped", Status{State: StateStopped, Enablement: "enabled"}, IntentStopped},
 		{"crashed", Status{State: StateFailed, Enablement: "enabled", Result: "signal"}, IntentRun},
 		{"stopped but exited with an error", Status{State: StateFailed, Result: "exit-code", Halted: true}, IntentStopped},
+		{"crashed or stopped", Status{State: StateFailed, Result: "signal", Unexplained: true}, IntentUnknown},
+		{"ended well or stopped", Status{State: StateStopped, Unexplained: true}, IntentUnknown},
+		{"masked, crashed or stopped", Status{State: StateFailed, Masked: true, Unexplained: true}, IntentMasked},
 		{"waiting for its restart", Status{State: StateRestarting}, IntentRun},
 		{"stopping", Status{State: StateStopping}, IntentBusy},
 		{"job pending", Status{State: StateRunning, Job: "reload"}, IntentBusy},
@@ -75,6 +78,7 @@ func TestRestartsOnKill(t *testing.T) {
 		{"no", Status{Restart: "no"}, false},
 		{"on-success", Status{Restart: "on-success"}, false},
 		{"masked while it ran", Status{Restart: "always", Masked: true}, false},
+		{"a kill is a stop", Status{Restart: "always", KillIsStop: true}, false},
 		{"definition broke while it ran", Status{Restart: "always", LoadError: "bad-setting"}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

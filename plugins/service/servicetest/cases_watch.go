@@ -13,6 +13,7 @@ type watching struct {
 	woken chan struct{}
 	ended chan error
 	stop  context.CancelFunc
+	quiet time.Duration // how long nothing has to happen until nothing more is expected
 }
 
 // watch starts a Watch, waits for its first wake-up and lets things settle.
@@ -23,7 +24,10 @@ func (s suite) watch(t *testing.T, units ...string) watching {
 		t.Skip("this manager cannot tell of changes")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	v := watching{woken: make(chan struct{}, 1), ended: make(chan error, 1), stop: cancel}
+	v := watching{woken: make(chan struct{}, 1), ended: make(chan error, 1), stop: cancel, quiet: short}
+	if p, ok := s.Manager.(service.Polled); ok {
+		v.quiet += p.Every()
+	}
 	go func() {
 		v.ended <- w.Watch(ctx, units, func() {
 			select {
@@ -46,7 +50,7 @@ func (v watching) settle() {
 	for quiet := false; !quiet; {
 		select {
 		case <-v.woken:
-		case <-time.After(short):
+		case <-time.After(v.quiet):
 			quiet = true
 		}
 	}
@@ -76,15 +80,12 @@ func (v watching) wantEnd(t *testing.T, patience time.Duration, want error) {
 }
 
 func watchWakes(t *testing.T, s suite) {
-	st := s.up(t, Service{Restart: "on-failure", RestartDelay: 10 * time.Millisecond})
+	st := s.up(t, Service{})
 	other := s.up(t, Service{})
 	v := s.watch(t, st.Unit)
 	s.Host.Crash(t, st.Unit)
 	v.wantWake(t, s.Patience, "crash")
-	s.until(t, st.Unit, "restart", func(now service.Status) bool { return now.Restarts == 1 })
-	v.settle()
-	s.Host.Operate(t, Stop, st.Unit)
-	v.wantWake(t, s.Patience, "stop")
+	s.untilState(t, st.Unit, service.StateFailed)
 	v.settle()
 	if err := s.Manager.Start(t.Context(), st.Unit); err != nil {
 		t.Fatal(err)
@@ -96,7 +97,39 @@ func watchWakes(t *testing.T, s suite) {
 	select {
 	case <-v.woken:
 		t.Error("woken by a unit that is not watched")
-	case <-time.After(short):
+	case <-time.After(v.quiet):
+	}
+}
+
+// wakeLimit is how long after a change a manager may take to wake, besides the pause between two looks if it polls.
+const wakeLimit = time.Second
+
+// watchInTime measures from the moment at which the operator's command returned: the change came no later.
+func watchInTime(t *testing.T, s suite) {
+	st := s.up(t, Service{})
+	limit := wakeLimit
+	if p, ok := s.Manager.(service.Polled); ok {
+		if p.Every() <= 0 || p.Every() > s.Patience {
+			t.Fatalf("it looks every %v", p.Every())
+		}
+		limit += p.Every()
+	}
+	v := s.watch(t, st.Unit)
+	for _, change := range []struct {
+		name string
+		make func()
+		want service.State
+	}{
+		{"crash", func() { s.Host.Crash(t, st.Unit) }, service.StateFailed},
+		{"start", func() { s.Host.Operate(t, Start, st.Unit) }, service.StateRunning},
+		{"stop", func() { s.Host.Operate(t, Stop, st.Unit) }, service.StateStopped},
+	} {
+		change.make()
+		began := time.Now()
+		v.wantWake(t, limit, change.name)
+		t.Logf("%s: woken within %v", change.name, time.Since(began).Round(time.Millisecond))
+		s.untilState(t, st.Unit, change.want)
+		v.settle()
 	}
 }
 

@@ -5,9 +5,14 @@
 // [Fake], a stateful manager in memory that passes the same suite. The suite judges by the manager's own answers and by
 // the processes that it finds, never by what it asked for. It deliberately does not test what a service does, nor how a
 // manager is reached.
+//
+// What a manager cannot show it lacks, by name and with a reason. An optional power that it does not implement
+// (service.Restarter, service.Limited, service.Watcher) needs no entry: its cases are skipped by themselves. An order that
+// it implements and lacks has to give errors.ErrUnsupported.
 package servicetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -23,8 +28,10 @@ type Service struct {
 	KillMode       string        // "control-group" if empty
 	Child          bool          // the main process has one child, which ignores the main's death
 	StartTakes     time.Duration // time until the service says that it is up; it has a main process meanwhile
-	StopTakes      time.Duration // time between the end of the main process and the end of a stop
+	StopTakes      time.Duration // how long a stop takes by itself
 	ExitOnStop     int           // exit code of the main process when it is asked to stop; 0 is a clean stop
+	Deaf           bool          // it does not react to being asked to stop
+	StopLimit      time.Duration // time after which a stop is made by force, 0 for the manager's default
 }
 
 // Verb is something that a person does to a service behind the agent's back.
@@ -49,6 +56,8 @@ type Host interface {
 	Operate(t testing.TB, verb Verb, unit string)
 	// Crash kills the main process with SIGKILL, not through the manager.
 	Crash(t testing.TB, unit string)
+	// Freeze sends SIGSTOP to the main process, not through the manager.
+	Freeze(t testing.TB, unit string)
 	// Children returns the children of main processes of the unit that are alive, past mains' included.
 	Children(t testing.TB, unit string) []int
 	// Disconnect makes the manager unreachable until restore is called; with hang, it still accepts but never answers.
@@ -69,6 +78,11 @@ func Conformance(t *testing.T, open func(t *testing.T) Harness) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			h := open(t)
+			for name := range h.Lacks {
+				if !slices.Contains(Cases(), name) {
+					t.Fatalf("it lacks %q, which is no case", name)
+				}
+			}
 			if why, ok := h.Lacks[c.name]; ok {
 				t.Skip(why)
 			}
@@ -80,14 +94,31 @@ func Conformance(t *testing.T, open func(t *testing.T) Harness) {
 	}
 }
 
+// Cases returns the names of all cases, in their order.
+func Cases() []string {
+	var names []string
+	for _, c := range cases {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// The cases that an order is known by: whoever lacks one lacks the order.
+const (
+	caseKillMain = "kill main"
+	caseRestart  = "restart"
+)
+
 // cases are all cases of the suite, in the order of FAULTS.md's Patroni section where they stem from it.
 var cases = []struct {
 	name string
 	run  func(*testing.T, suite)
 }{
 	{"running", running},
+	{"policies", policies},
 	{"start is idempotent", startTwice},
 	{"crashed", crashed},
+	{"crash explained", crashExplained},
 	{"auto-restarting", autoRestarting},
 	{"start during auto-restart", startDuringAutoRestart},
 	{"start limit", startLimit},
@@ -97,18 +128,32 @@ var cases = []struct {
 	{"masked", masked},
 	{"job pending", jobPending},
 	{"start joins a start", startJoins},
+	{"start, permission", startPermission},
+	{"deadline during start", deadlineDuringStart},
+	{caseKillMain, killMain},
 	{"kill main only", killMainOnly},
 	{"kill main, changed", killMainChanged},
 	{"kill main, not running", killMainStopped},
+	{"kill main, permission", killMainPermission},
+	{caseRestart, restart},
+	{"restart, frozen", restartFrozen},
+	{"restart, deaf", restartDeaf},
+	{"restart, changed", restartChanged},
+	{"restart, not running", restartStopped},
+	{"restart, job pending", restartBusy},
+	{"restart, permission", restartPermission},
+	{"deadline during restart", deadlineDuringRestart},
+	{"orders that it lacks", unsupported},
+	{"limits, none", limitsNone},
+	{"limits, found", limitsFound},
 	{"unknown unit", unknownUnit},
 	{"hostile names", hostileNames},
-	{"permission", permission},
 	{"manager gone", managerGone},
 	{"manager hangs", managerHangs},
-	{"deadline during start", deadlineDuringStart},
 	{"context already ended", contextEnded},
 	{"concurrent use", concurrentUse},
 	{"watch wakes", watchWakes},
+	{"watch wakes in time", watchInTime},
 	{"watch sees enablement", watchEnablement},
 	{"watch ends with its context", watchEnds},
 	{"watch ends with the manager", watchLost},

@@ -11,7 +11,7 @@ import (
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
-// Method names a method of service.Manager or service.Watcher.
+// Method names a method of service.Manager, service.Restarter, service.Limited or service.Watcher.
 type Method string
 
 // The methods that a Fake records and can be told to fail.
@@ -19,6 +19,8 @@ const (
 	MethodStatus     Method = "status"
 	MethodStart      Method = "start"
 	MethodKillMain   Method = "kill-main"
+	MethodRestart    Method = "restart"
+	MethodLimits     Method = "limits"
 	MethodClearLimit Method = "clear-limit" // recorded when a Start had to clear a start limit first
 	MethodWatch      Method = "watch"
 )
@@ -31,8 +33,9 @@ type Effect struct {
 }
 
 // Fake is a service manager in memory that behaves as systemd does: Restart policies, start limits, KillMode, jobs,
-// masks, and a stop that fails. It implements service.Manager, service.Watcher and [Host], is safe for concurrent use,
-// and keeps time with the time package, so that it works inside a testing/synctest bubble. Make one with [NewFake].
+// masks, and a stop that fails. It implements service.Manager with every optional power but service.Polled, and [Host], is
+// safe for concurrent use, and keeps time with the time package, so that it works inside a testing/synctest bubble. Make
+// one with [NewFake].
 type Fake struct {
 	mu      sync.Mutex // guards all below and the units
 	units   map[string]*unit
@@ -51,9 +54,11 @@ type fakeWatch struct {
 }
 
 var (
-	_ service.Manager = (*Fake)(nil)
-	_ service.Watcher = (*Fake)(nil)
-	_ Host            = (*Fake)(nil)
+	_ service.Manager   = (*Fake)(nil)
+	_ service.Restarter = (*Fake)(nil)
+	_ service.Limited   = (*Fake)(nil)
+	_ service.Watcher   = (*Fake)(nil)
+	_ Host              = (*Fake)(nil)
 )
 
 // NewFake returns a Fake without units.
@@ -107,7 +112,7 @@ func (f *Fake) Fail(m Method, err error) {
 	f.faults[m] = err
 }
 
-// Effects returns a copy of everything that was attempted through Start and KillMain.
+// Effects returns a copy of everything that was attempted through Start, KillMain and Restart.
 func (f *Fake) Effects() []Effect {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -125,6 +130,14 @@ func (u unprivileged) Start(_ context.Context, unit string) error {
 
 func (u unprivileged) KillMain(_ context.Context, unit string, _ service.Status) error {
 	return u.refuse(MethodKillMain, unit)
+}
+
+func (u unprivileged) Restart(_ context.Context, unit string, _ service.Status) error {
+	return u.refuse(MethodRestart, unit)
+}
+
+func (u unprivileged) Limits(_ context.Context, unit string) error {
+	return fmt.Errorf("%s, %s, %s of %q: %w", MethodStart, MethodKillMain, MethodRestart, unit, service.ErrPermission)
 }
 
 func (f *Fake) refuse(m Method, unit string) error {
@@ -184,6 +197,11 @@ func (f *Fake) Status(ctx context.Context, name string) (service.Status, error) 
 // Start implements service.Manager.
 func (f *Fake) Start(ctx context.Context, name string) error {
 	done, err := f.startJob(ctx, name)
+	return f.finish(ctx, MethodStart, name, done, err)
+}
+
+// finish waits for a job that was enqueued, unless that failed or the job ended at once, and records what came of it.
+func (f *Fake) finish(ctx context.Context, m Method, name string, done <-chan error, err error) error {
 	if err == nil && done != nil {
 		select {
 		case err = <-done:
@@ -194,9 +212,9 @@ func (f *Fake) Start(ctx context.Context, name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err != nil {
-		err = fmt.Errorf("start unit %q: %w", name, err)
+		err = fmt.Errorf("%s unit %q: %w", m, name, err)
 	}
-	return f.record(MethodStart, name, err)
+	return f.record(m, name, err)
 }
 
 // startJob enqueues a start. The channel tells how the job ended; it is nil if it ended at once.
@@ -229,20 +247,45 @@ func (f *Fake) KillMain(ctx context.Context, name string, want service.Status) e
 	err := f.reach(ctx, MethodKillMain)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	u := f.units[name]
-	switch {
-	case err != nil:
-	case u == nil:
-		err = service.ErrNotFound
-	case want.MainPID <= 0 || u.MainPID != want.MainPID || u.InvocationID != want.InvocationID:
-		err = service.ErrChanged
-	default:
-		u.die("signal", 9)
+	if err == nil {
+		err = f.units[name].check(want)
 	}
-	if err != nil {
+	if err == nil {
+		f.units[name].die("signal", 9)
+	} else {
 		err = fmt.Errorf("kill main process of %q: %w", name, err)
 	}
 	return f.record(MethodKillMain, name, err)
+}
+
+// Restart implements service.Restarter.
+func (f *Fake) Restart(ctx context.Context, name string, want service.Status) error {
+	done, err := f.restartJob(ctx, name, want)
+	return f.finish(ctx, MethodRestart, name, done, err)
+}
+
+func (f *Fake) restartJob(ctx context.Context, name string, want service.Status) (<-chan error, error) {
+	if err := f.reach(ctx, MethodRestart); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.units[name]
+	if u != nil && u.Job != "" {
+		return nil, fmt.Errorf("%w: %s", service.ErrBusy, u.Job)
+	}
+	if err := u.check(want); err != nil {
+		return nil, err
+	}
+	return u.stop("restart"), nil
+}
+
+// Limits implements service.Limited: none, unless it was told to fail.
+func (f *Fake) Limits(ctx context.Context, name string) error {
+	if err := f.reach(ctx, MethodLimits); err != nil {
+		return fmt.Errorf("find limits on %q: %w", name, err)
+	}
+	return nil
 }
 
 // Watch implements service.Watcher.
@@ -334,6 +377,15 @@ func (f *Fake) Operate(t testing.TB, verb Verb, name string) {
 
 // Crash implements Host.
 func (f *Fake) Crash(_ testing.TB, name string) { f.CrashWith(name, "signal", 9) }
+
+// Freeze implements Host.
+func (f *Fake) Freeze(_ testing.TB, name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if u := f.units[name]; u != nil {
+		u.frozen = true
+	}
+}
 
 // CrashWith ends the main process of a unit, as the given systemd result and exit status. It does nothing to a unit
 // without a main process.

@@ -3,6 +3,7 @@ package servicetest
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,46 @@ func TestFake_Conformance(t *testing.T) {
 		t.Parallel()
 		f := NewFake()
 		return Harness{Manager: f, Unprivileged: f.Unprivileged(), Host: f}
+	})
+}
+
+// polled is a Fake whose changes are only seen by looking.
+type polled struct {
+	*Fake
+	says, every time.Duration
+}
+
+func (p polled) Every() time.Duration { return p.says }
+
+func (p polled) Watch(ctx context.Context, units []string, wake func()) error {
+	var last []service.Status
+	for {
+		if err := p.reach(ctx, MethodWatch); err != nil {
+			return err
+		}
+		var now []service.Status
+		for _, name := range units {
+			now = append(now, p.Units()[name])
+		}
+		if !slices.Equal(now, last) {
+			last = now
+			wake()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(p.every):
+		}
+	}
+}
+
+func TestFake_ConformancePolled(t *testing.T) {
+	t.Parallel()
+	Conformance(t, func(t *testing.T) Harness {
+		t.Parallel()
+		f := NewFake()
+		p := polled{f, 400 * time.Millisecond, 400 * time.Millisecond}
+		return Harness{Manager: p, Unprivileged: f.Unprivileged(), Host: f}
 	})
 }
 
@@ -39,12 +80,18 @@ func TestFake_RecordsEffects(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = f.KillMain(t.Context(), "patroni.service", service.Status{})
+	_ = f.Restart(t.Context(), "patroni.service", service.Status{})
+	if err := f.Restart(t.Context(), "patroni.service", f.Units()["patroni.service"]); err != nil {
+		t.Fatal(err)
+	}
 	want := []Effect{
 		{Method: MethodStart, Unit: "patroni.service", Err: boom},
 		{Method: MethodStart, Unit: "patroni.service"},
 		{Method: MethodClearLimit, Unit: "patroni.service"},
 		{Method: MethodStart, Unit: "patroni.service"},
 		{Method: MethodKillMain, Unit: "patroni.service", Err: service.ErrChanged},
+		{Method: MethodRestart, Unit: "patroni.service", Err: service.ErrChanged},
+		{Method: MethodRestart, Unit: "patroni.service"},
 	}
 	if diff := cmp.Diff(want, f.Effects(), cmpopts.EquateErrors()); diff != "" {
 		t.Error(diff)

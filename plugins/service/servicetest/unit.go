@@ -21,10 +21,22 @@ type unit struct {
 	fake     *Fake
 	spec     Service
 	children []int
+	frozen   bool         // the main process does not run
 	starts   []time.Time  // of the last StartLimitSpan
 	since    time.Time    // start of the last run
 	timer    *time.Timer  // the next thing that happens by itself
 	waiting  []chan error // who waits for the job
+}
+
+// check returns why the unit is not the one that was observed. The unit may be nil.
+func (u *unit) check(want service.Status) error {
+	switch {
+	case u == nil:
+		return service.ErrNotFound
+	case want.MainPID <= 0 || u.MainPID != want.MainPID || u.InvocationID != want.InvocationID:
+		return service.ErrChanged
+	}
+	return nil
 }
 
 // begin starts the unit by a job.
@@ -77,7 +89,7 @@ func (u *unit) spawn() {
 	u.since = time.Now()
 	u.MainPID = u.fake.ids
 	u.InvocationID = fmt.Sprintf("%032x", u.fake.ids)
-	u.Result, u.ExitStatus, u.Halted = "success", 0, false
+	u.Result, u.ExitStatus, u.Halted, u.frozen = "success", 0, false, false
 	if u.spec.Child {
 		u.children = append(u.children, u.fake.ids-1)
 	}
@@ -126,9 +138,15 @@ func (u *unit) stop(job string) <-chan error {
 		return nil
 	}
 	u.cancel()
-	if u.MainPID != 0 && u.spec.ExitOnStop != 0 {
+	takes := u.spec.StopTakes
+	switch {
+	case u.MainPID == 0:
+	case u.spec.Deaf || u.frozen:
+		u.Result, u.ExitStatus = "timeout", 9
+		takes += u.spec.StopLimit
+	case u.spec.ExitOnStop != 0:
 		u.Result, u.ExitStatus = "exit-code", u.spec.ExitOnStop
-	} else if u.MainPID != 0 {
+	default:
 		u.Result, u.ExitStatus = "success", 15
 	}
 	u.MainPID = 0
@@ -137,10 +155,10 @@ func (u *unit) stop(job string) <-chan error {
 	}
 	u.State, u.Job, u.Detail = service.StateStopping, job, "deactivating/stop-post"
 	done := u.wait()
-	if u.spec.StopTakes == 0 {
+	if takes == 0 {
 		u.down()
 	} else {
-		u.after(u.spec.StopTakes, u.down)
+		u.after(takes, u.down)
 		u.fake.wake(u.Unit)
 	}
 	return done
