@@ -67,6 +67,7 @@ func newBus(t *testing.T, name string) *bus {
 		"KillUnit":        {},
 		"ResetFailedUnit": {},
 		"StartUnit":       {body: []any{dbus.ObjectPath("/job/1")}, after: []dbus.Message{jobEnd(owner, "/job/1", "done")}},
+		"TryRestartUnit":  {body: []any{dbus.ObjectPath("/job/1")}, after: []dbus.Message{jobEnd(owner, "/job/1", "done")}},
 	}}
 	l, err := net.Listen("unix", b.path)
 	if err != nil {
@@ -149,7 +150,7 @@ func (b *bus) talk(c net.Conn, in *bufio.Reader) {
 		b.mu.Lock()
 		a, ok := b.answers[member]
 		switch member {
-		case "StartUnit", "KillUnit", "ResetFailedUnit":
+		case "StartUnit", "TryRestartUnit", "KillUnit", "ResetFailedUnit":
 			b.calls = append(b.calls, member)
 			for _, arg := range msg.Body {
 				if s, ok := arg.(string); ok {
@@ -308,6 +309,66 @@ func TestKillMain_OnlyMain(t *testing.T) {
 	}
 	b.set("KillUnit", answer{err: "org.freedesktop.systemd1.NoSuchProcess"})
 	wantErr(t, m.KillMain(ctx, "x.service", st), service.ErrChanged)
+}
+
+func TestRestart_OnlyWhatRuns(t *testing.T) {
+	b := newBus(t, "running")
+	m, ctx := manager(t, b)
+	st, err := m.Status(ctx, "x.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := st
+	other.MainPID++
+	wantErr(t, m.Restart(ctx, "x.service", other), service.ErrChanged)
+	wantErr(t, m.Restart(ctx, "x.service", service.Status{}), service.ErrChanged)
+	if got := b.seen(); got != "" {
+		t.Errorf("got calls %q", got)
+	}
+	if err := m.Restart(ctx, "x.service", st); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.seen(); got != "TryRestartUnit x.service fail" {
+		t.Errorf("got calls %q", got)
+	}
+	b.set("TryRestartUnit", answer{err: "org.freedesktop.systemd1.TransactionIsDestructive"})
+	wantErr(t, m.Restart(ctx, "x.service", st), service.ErrBusy)
+}
+
+func TestRestart_BusySendsNothing(t *testing.T) {
+	b := newBus(t, "restart-job")
+	m, ctx := manager(t, b)
+	st, err := m.Status(ctx, "x.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, m.Restart(ctx, "x.service", st), service.ErrBusy)
+	if got := b.seen(); got != "" {
+		t.Errorf("got calls %q", got)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	b := newBus(t, "running")
+	m, ctx := manager(t, b)
+	m.euid = func() int { return 0 }
+	if err := m.Limits(ctx, "x.service"); err != nil || b.seen() != "" {
+		t.Errorf("root: got %v after calls %q", err, b.seen())
+	}
+	m.euid = func() int { return 65534 }
+	for name, want := range map[string]error{
+		"org.freedesktop.systemd1.NoSuchProcess":                      nil,
+		"org.freedesktop.DBus.Error.AccessDenied":                     service.ErrPermission,
+		"org.freedesktop.DBus.Error.InteractiveAuthorizationRequired": service.ErrPermission,
+		"org.freedesktop.systemd1.NoSuchUnit":                         service.ErrNotFound,
+		"org.freedesktop.DBus.Error.NoReply":                          service.ErrUnavailable,
+	} {
+		b.set("KillUnit", answer{err: name})
+		wantErr(t, m.Limits(ctx, "x.service"), want)
+	}
+	if got := b.seen(); strings.Count(got, "KillUnit x.service control") != 5 || strings.Count(got, " ") != 14 {
+		t.Errorf("got calls %q", got)
+	}
 }
 
 func TestErrors(t *testing.T) {

@@ -145,7 +145,11 @@ func (m *machine) Install(t testing.TB, s servicetest.Service) string {
 	t.Helper()
 	name := fmt.Sprintf("conformance-%d.service", installed.Add(1))
 	var script strings.Builder
-	fmt.Fprintf(&script, "trap 'exit %d' TERM; ", s.ExitOnStop)
+	if s.Deaf {
+		script.WriteString("trap '' TERM; ")
+	} else {
+		fmt.Fprintf(&script, "trap 'exit %d' TERM; ", s.ExitOnStop)
+	}
 	if s.StartTakes > 0 {
 		fmt.Fprintf(&script, "sleep %v; systemd-notify --ready; ", s.StartTakes.Seconds())
 	}
@@ -168,6 +172,9 @@ func (m *machine) Install(t testing.TB, s servicetest.Service) string {
 	}
 	if s.StopTakes > 0 {
 		fmt.Fprintf(&u, "ExecStopPost=/bin/sleep %v\n", s.StopTakes.Seconds())
+	}
+	if s.StopLimit > 0 {
+		fmt.Fprintf(&u, "TimeoutStopSec=%v\n", s.StopLimit.Seconds())
 	}
 	u.WriteString("[Install]\nWantedBy=multi-user.target\n")
 	// In /run, so that "systemctl mask" can put its link into /etc.
@@ -203,11 +210,21 @@ func (m *machine) Operate(t testing.TB, verb servicetest.Verb, unit string) {
 
 func (m *machine) Crash(t testing.TB, unit string) {
 	t.Helper()
+	m.signal(t, unit, syscall.SIGKILL)
+}
+
+func (m *machine) Freeze(t testing.TB, unit string) {
+	t.Helper()
+	m.signal(t, unit, syscall.SIGSTOP)
+}
+
+func (m *machine) signal(t testing.TB, unit string, sig syscall.Signal) {
+	t.Helper()
 	pid, err := strconv.Atoi(systemctl(t, "show", "--value", "-p", "MainPID", unit))
 	if err != nil || pid <= 1 {
 		t.Fatalf("main pid %d, %v", pid, err)
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(pid, sig); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -285,6 +302,14 @@ func (n nobody) KillMain(_ context.Context, unit string, want service.Status) er
 	return n.run("kill", childCall{unit, want})
 }
 
+func (n nobody) Restart(_ context.Context, unit string, want service.Status) error {
+	return n.run("restart", childCall{unit, want})
+}
+
+func (n nobody) Limits(_ context.Context, unit string) error {
+	return n.run("limits", childCall{Unit: unit})
+}
+
 func child(op string) int {
 	var call childCall
 	if err := json.Unmarshal([]byte(os.Getenv("CALL")), &call); err != nil {
@@ -296,10 +321,15 @@ func child(op string) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if op == "start" {
+	switch op {
+	case "start":
 		err = m.Start(ctx, call.Unit)
-	} else {
+	case "kill":
 		err = m.KillMain(ctx, call.Unit, call.Want)
+	case "restart":
+		err = m.Restart(ctx, call.Unit, call.Want)
+	case "limits":
+		err = m.Limits(ctx, call.Unit)
 	}
 	if err == nil {
 		return 0

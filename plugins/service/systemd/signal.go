@@ -31,7 +31,7 @@ var sentinels = map[string]error{
 }
 
 // jobWait collects the jobs that ended since it was registered, because a job may end before the answer with its path
-// was read. It is registered for the length of one Start and holds a handful of jobs.
+// was read. It is registered for the length of one job and holds a handful of jobs.
 type jobWait struct {
 	results map[dbus.ObjectPath]string
 	more    chan struct{} // buffered one: results has grown
@@ -68,9 +68,9 @@ func (c *conn) awaitJob(ctx context.Context, w *jobWait, job dbus.ObjectPath) (s
 		select {
 		case <-w.more:
 		case <-ctx.Done():
-			return "", fmt.Errorf("wait for the start job: %w", ctx.Err())
+			return "", fmt.Errorf("wait for the job: %w", ctx.Err())
 		case <-c.done():
-			return "", fmt.Errorf("wait for the start job: %w: connection lost", service.ErrUnavailable)
+			return "", fmt.Errorf("wait for the job: %w: connection lost", service.ErrUnavailable)
 		}
 	}
 }
@@ -105,7 +105,7 @@ func (c *conn) DeliverSignal(_, _ string, s *dbus.Signal) {
 	}
 }
 
-// recordJob notes the end of a job for every Start in progress. The caller holds c.mu.
+// recordJob notes the end of a job for everybody who waits for one. The caller holds c.mu.
 func (c *conn) recordJob(body []any) {
 	var (
 		id           uint32

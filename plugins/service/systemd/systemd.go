@@ -3,8 +3,11 @@
 // It owns one connection, to the system bus or, for root where no bus runs, to systemd's own socket. It is opened on
 // first use, shared by calls and signals, and opened again by the next call after it broke; how often to try is up to
 // the caller. It promises that nothing is polled, that every method obeys its context even while the bus or systemd
-// hangs, that no job of an operator is ever replaced, and that a kill reaches the main process only. It deliberately
-// does not enable, unmask, stop or restart anything, and it does not run systemctl.
+// hangs, that no job of an operator is ever replaced, that a kill reaches the main process only, and that a restart is
+// asked for a unit that runs. It deliberately does not enable, unmask or only stop anything, and it does not run systemctl.
+//
+// Root may do everything. Another user needs polkit's action org.freedesktop.systemd1.manage-units with the verbs "start",
+// "reset-failed" (a start after a failure), "kill" and "try-restart", on its units and no others.
 //
 // The connection is godbus's and not go-systemd's: that one opens two sockets per client, ties their life to the
 // context they were dialled with, and waits without a deadline while it installs its matches.
@@ -15,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -56,6 +60,7 @@ type Deps struct {
 type Manager struct {
 	config Config
 	log    *slog.Logger
+	euid   func() int
 
 	// dialing holds a token while a connection is being opened: at most one attempt at a time.
 	dialing chan struct{}
@@ -66,8 +71,10 @@ type Manager struct {
 }
 
 var (
-	_ service.Manager = (*Manager)(nil)
-	_ service.Watcher = (*Manager)(nil)
+	_ service.Manager   = (*Manager)(nil)
+	_ service.Restarter = (*Manager)(nil)
+	_ service.Limited   = (*Manager)(nil)
+	_ service.Watcher   = (*Manager)(nil)
 )
 
 // New returns a Manager without connecting.
@@ -78,7 +85,7 @@ func New(config Config, deps Deps) (*Manager, error) {
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{config: config, log: deps.Logger, dialing: make(chan struct{}, 1)}, nil
+	return &Manager{config: config, log: deps.Logger, euid: os.Geteuid, dialing: make(chan struct{}, 1)}, nil
 }
 
 // Close ends the connection, which fails whatever is in progress with service.ErrUnavailable. It is idempotent; no
@@ -179,6 +186,46 @@ func (m *Manager) KillMain(ctx context.Context, unit string, want service.Status
 	return nil
 }
 
+// Restart implements service.Restarter. The job is enqueued with mode "fail", as in Start, and as TryRestartUnit, which
+// does not start what was stopped after the comparison; a run that was replaced in that moment is restarted in place of the
+// one observed. The unit's own TimeoutStopSec bounds the stop.
+//
+// Of Patroni this stops PostgreSQL: Patroni shuts it down when it is asked to stop, and on the leader that ends every
+// session and brings a failover (FACTS.md §3.1). One that hangs is killed in the end, and PostgreSQL with it unless KillMode
+// says otherwise. KillMain is what spares PostgreSQL.
+func (m *Manager) Restart(ctx context.Context, unit string, want service.Status) error {
+	c, err := m.prepare(ctx, unit)
+	if err != nil {
+		return fmt.Errorf("restart unit %q: %w", unit, err)
+	}
+	if err := c.restart(ctx, unit, want); err != nil {
+		return fmt.Errorf("restart unit %q: %w", unit, err)
+	}
+	return nil
+}
+
+// Limits implements service.Limited. Root has none. For another user systemd asks polkit, which answers only root and
+// systemd itself what a rule for one unit or one verb would say. So systemd is asked to send SIGURG to the unit's control
+// process, which it does not do without having asked polkit about this unit and the verb "kill". There is a control
+// process only while ExecStartPre= and the like run, and SIGURG does nothing to a process that did not ask for it. The
+// other verbs cannot be tried without doing them: a rule that forgets one of them is not found out.
+func (m *Manager) Limits(ctx context.Context, unit string) error {
+	if m.euid() == 0 {
+		return nil
+	}
+	c, err := m.prepare(ctx, unit)
+	if err == nil {
+		err = c.call(ctx, managerPath, managerIface+".KillUnit", nil, unit, "control", int32(syscall.SIGURG))
+	}
+	if errors.Is(err, service.ErrChanged) { // no such process: it was allowed
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find limits on %q: %w", unit, err)
+	}
+	return nil
+}
+
 // prepare checks the name before anything is sent and returns the connection.
 func (m *Manager) prepare(ctx context.Context, unit string) (*conn, error) {
 	if err := checkName(unit); err != nil {
@@ -227,13 +274,32 @@ func (c *conn) start(ctx context.Context, unit string) error {
 			return err
 		}
 	}
+	return c.runJob(ctx, "StartUnit", unit)
+}
+
+func (c *conn) restart(ctx context.Context, unit string, want service.Status) error {
+	st, err := c.status(ctx, unit)
+	if err != nil {
+		return err
+	}
+	if st.Job != "" {
+		return fmt.Errorf("%w: %s", service.ErrBusy, st.Job)
+	}
+	if err := same(want, st); err != nil {
+		return err
+	}
+	return c.runJob(ctx, "TryRestartUnit", unit)
+}
+
+// runJob enqueues a job and waits for its end. Mode "fail" refuses it where it would replace a job of somebody else.
+func (c *conn) runJob(ctx context.Context, method, unit string) error {
 	w, err := c.expectJob(ctx)
 	if err != nil {
 		return err
 	}
 	defer c.forgetJob(w)
 	var job dbus.ObjectPath
-	if err := c.call(ctx, managerPath, managerIface+".StartUnit", []any{&job}, unit, "fail"); err != nil {
+	if err := c.call(ctx, managerPath, managerIface+"."+method, []any{&job}, unit, "fail"); err != nil {
 		return err
 	}
 	if !job.IsValid() {
@@ -244,7 +310,7 @@ func (c *conn) start(ctx context.Context, unit string) error {
 		return err
 	}
 	if result != "done" {
-		return fmt.Errorf("the start job ended with %q", result)
+		return fmt.Errorf("the job ended with %q", result)
 	}
 	return nil
 }
@@ -254,13 +320,21 @@ func (c *conn) killMain(ctx context.Context, unit string, want service.Status) e
 	if err != nil {
 		return err
 	}
-	if want.MainPID <= 0 || want.InvocationID == "" {
-		return fmt.Errorf("%w: no main process was observed", service.ErrChanged)
-	}
-	if st.MainPID != want.MainPID || st.InvocationID != want.InvocationID {
-		return fmt.Errorf("%w: main process %d of invocation %q, observed %d of %q",
-			service.ErrChanged, st.MainPID, st.InvocationID, want.MainPID, want.InvocationID)
+	if err := same(want, st); err != nil {
+		return err
 	}
 	// "main", never "all": the children are PostgreSQL (FACTS.md §3.1).
 	return c.call(ctx, managerPath, managerIface+".KillUnit", nil, unit, "main", int32(syscall.SIGKILL))
+}
+
+// same returns ErrChanged unless the unit still is in the run that was observed.
+func same(want, now service.Status) error {
+	if want.MainPID <= 0 || want.InvocationID == "" {
+		return fmt.Errorf("%w: no main process was observed", service.ErrChanged)
+	}
+	if now.MainPID != want.MainPID || now.InvocationID != want.InvocationID {
+		return fmt.Errorf("%w: main process %d of invocation %q, observed %d of %q",
+			service.ErrChanged, now.MainPID, now.InvocationID, want.MainPID, want.InvocationID)
+	}
+	return nil
 }
