@@ -105,7 +105,9 @@ func list(w io.Writer, indent string, script []fault) {
 var momentary = map[string]bool{
 	"patroni-stopped": true, "patroni-killed": true, "start-limit": true, "loop-stuck": true, "rest-refused": true,
 	"postmaster-killed": true, "agents-killed-soon-after-act": true, "operator-stop": true, "operator-mask": true,
-	"operator-disable": true, "operator-restart": true, "policy-observe": true,
+	"operator-disable": true, "operator-restart": true, "policy-observe": true, "agent-crash-loop": true,
+	"postmaster-killed-after-action": true, "restart-no": true, "watchdog-device": true, "storm": true,
+	"flapping-leader": true, "switchover": true, "keys-deleted": true,
 }
 
 // span says how long a fault lasts, if it does.

@@ -205,11 +205,7 @@ func play(w *world) []fault {
 	for _, m := range w.machines {
 		w.clients.lost += m.astray() // what nobody has rewound yet
 	}
-	for _, m := range w.machines {
-		for _, p := range m.agent.procs {
-			p.kill()
-		}
-	}
+	w.end()
 	return script
 }
 

@@ -120,7 +120,7 @@ func (s *steps) at(a *agent, step string, arrives func()) {
 		return
 	}
 	if arrives != nil {
-		w.spawn(a.m, func(*process) { arrives() })
+		w.spawn(nil, func(*process) { arrives() }) // whether the machine is up or not
 	}
 	w.after(0, nil, func() {
 		if end.back.reboot {
