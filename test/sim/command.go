@@ -22,13 +22,15 @@ it gives the same trace every time. test/sim/README.md says what is modelled and
   go run ./test/sim -planted              plant every bug of agent/planted in turn, and look whether it is found
   go run ./test/sim -crashpoints          for every kind of action kill the agent at every step of it, and look what
                                           becomes of the action
+  go run ./test/sim -conformance test/conformance/testdata
+                                          run the scripts of test/conformance, and compare with what the lab recorded
 
 Flags:
 `
 
 const exits = `
-Exit status: 0 if everything held, 1 if something was violated, an action was lost or done twice, or a planted bug
-was not found, 2 for a wrong command line.
+Exit status: 0 if everything held, 1 if something was violated, an action was lost or done twice, a planted bug
+was not found or a script does not agree, 2 for a wrong command line.
 `
 
 // options are the command line.
@@ -39,6 +41,7 @@ type options struct {
 	planted, child     bool
 	crashpoints        bool
 	crash              string
+	recordings         string
 }
 
 // mode is what is to be done, and allowed the flags that have a meaning in it.
@@ -54,6 +57,7 @@ func (o *options) modes() []mode {
 		{"planted", o.planted, []string{"seeds"}},
 		{"planted-child", o.child, []string{"seeds", "workers"}},
 		{"crashpoints", o.crashpoints, []string{"workers", "case"}},
+		{"conformance", o.recordings != "", nil},
 		{"", true, []string{"seeds", "first", "workers"}},
 	}
 }
@@ -71,6 +75,7 @@ func parse(args []string, out io.Writer) (o options, err error) {
 	f.BoolVar(&o.child, "planted-child", false, "what -planted itself runs, in a build with the tag planted")
 	f.BoolVar(&o.crashpoints, "crashpoints", false, "kill the agent at every step of every kind of action")
 	f.StringVar(&o.crash, "case", "", "with -crashpoints: replay one `crash` and print its trace, as deed/step/comeback or, with a second crash\nin the recovery, deed/step/comeback/step: hung-revive/17/30s/2")
+	f.StringVar(&o.recordings, "conformance", "", "compare the model with the recordings of the lab in `folder`")
 	f.Usage = func() {}
 	switch err := f.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -133,6 +138,8 @@ func run(args []string, out, problems io.Writer) int {
 		return crashpoints(o.workers, out)
 	case o.child:
 		return huntPlanted(o.seeds, o.workers)
+	case o.recordings != "":
+		return conform(o.recordings, out)
 	case o.seed != 0:
 		return replay(o.seed, o.only, out, problems)
 	}

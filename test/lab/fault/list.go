@@ -51,6 +51,14 @@ echo $! >> /run/lab/pids`),
 			Do: saturate, Undo: script(killLeftOvers),
 		},
 		{
+			Name: "rest-refuse", ID: "F17", Kind: stack.Postgres, Summary: "Patroni's REST port has no listener any more while its loop lives and the lease is renewed",
+			// The kernel closes the socket; Patroni is not told, and opens no other. A new Patroni has one again.
+			Do: script(`touch /run/lab/rest-refuse
+ss -HKltn 'sport = :8008' | grep -q . || { echo "the kernel closes no sockets (CONFIG_INET_DIAG_DESTROY)"; exit 1; }
+[ -z "$(ss -Hltn 'sport = :8008')" ]`),
+			Undo: script(`rm -f /run/lab/rest-refuse; kill -KILL "$(mp)"`),
+		},
+		{
 			Name: "loop-stuck", ID: "F18", Kind: stack.Postgres, Summary: "Patroni's loop blocks for good in open(2) of a FIFO while its REST threads live on",
 			Do: loopStuck,
 			// Any signal with a handler interrupts the open; Python then opens the path again, which is a regular file by now.
@@ -66,6 +74,10 @@ func unitFaults() []Fault {
 		{
 			Name: "unit-stop", ID: "F07", Kind: stack.Postgres, Summary: "systemctl stop patroni: the operator's wish",
 			Do: script(`systemctl stop patroni`), Undo: script(`systemctl start patroni`),
+		},
+		{
+			Name: "unit-restart", ID: "F09", Kind: stack.Postgres, Summary: "systemctl restart patroni: PostgreSQL stops, and on the leader another member takes over (L3)",
+			Do: script(`systemctl restart patroni`),
 		},
 		{
 			Name: "unit-mask", ID: "F08", Kind: stack.Postgres, Summary: "systemctl stop patroni, and mask it",

@@ -22,6 +22,8 @@ type Record struct {
 	Totals  *Totals  `json:"totals,omitempty"`
 	PG      *PG      `json:"pg,omitempty"`
 	Unit    *Unit    `json:"unit,omitempty"`
+	Life    *Life    `json:"life,omitempty"`
+	REST    *REST    `json:"rest,omitempty"`
 	Proxy   *Proxy   `json:"proxy,omitempty"`
 	Lock    *Lock    `json:"lock,omitempty"`
 	Mark    *Mark    `json:"mark,omitempty"`
@@ -80,6 +82,18 @@ type Unit struct {
 	NRestarts    uint32 `json:"n_restarts"`
 	MainPID      uint32 `json:"main_pid"`
 	Text         string `json:"text,omitempty"` // the error where systemd did not answer
+}
+
+// Life is a moment in the life of a unit, from systemd's own journal.
+type Life struct {
+	Name string `json:"name"`
+	What string `json:"what"` // of package conformance: died, lives, given-up, stopped
+}
+
+// REST is what Patroni's REST API on a node answered to GET /liveness from there.
+type REST struct {
+	Status int    `json:"status"`         // of HTTP, 0 where it did not answer
+	Text   string `json:"text,omitempty"` // the error where it did not answer
 }
 
 // Proxy is HAProxy's view of its servers: name to status ("UP", "DOWN", "UP 1/3").

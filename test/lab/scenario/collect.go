@@ -30,15 +30,20 @@ type collector struct {
 	running sync.WaitGroup
 }
 
-// startCollector starts the writer in the HAProxy container and a watcher on every PostgreSQL node.
-func startCollector(ctx context.Context, s *stack.Stack, id string, log *slog.Logger, tap func(record.Record)) (*collector, error) {
+// startCollector starts the writer in the HAProxy container and a watcher on every PostgreSQL node, with rest one that asks
+// Patroni's REST API too.
+func startCollector(ctx context.Context, s *stack.Stack, id string, rest bool, log *slog.Logger, tap func(record.Record)) (*collector, error) {
 	c := &collector{log: log, tap: tap}
 	proxy := s.Proxy()
 	err := c.start(ctx, s, proxy, "root", stack.WitnessPath, "-node", proxy.Name, "-run", id,
 		"-etcd", strings.Join(s.EtcdURLs(), ","), "-leader-key", stack.Namespace+"/"+stack.Scope+"/leader", "write")
 	for _, n := range s.Of(stack.Postgres) {
+		argv := []string{stack.WitnessPath, "-node", n.Name}
+		if rest {
+			argv = append(argv, "-rest", "http://127.0.0.1:8008/liveness")
+		}
 		if err == nil {
-			err = c.start(ctx, s, n, "postgres", stack.WitnessPath, "-node", n.Name, "watch")
+			err = c.start(ctx, s, n, "postgres", append(argv, "watch")...)
 		}
 	}
 	if err != nil {
@@ -140,7 +145,7 @@ func journalRecords(node string, text []byte, at time.Time) []record.Record {
 // Witness writes and watches until the context ends, and hands every record to f, from several goroutines.
 func Witness(ctx context.Context, s *stack.Stack, log *slog.Logger, f func(record.Record)) error {
 	// The streams must outlive the context: they are told to end, and count what was lost.
-	c, err := startCollector(context.WithoutCancel(ctx), s, fmt.Sprintf("witness-%d", time.Now().UnixNano()), log, f)
+	c, err := startCollector(context.WithoutCancel(ctx), s, fmt.Sprintf("witness-%d", time.Now().UnixNano()), false, log, f)
 	if err != nil {
 		return err
 	}

@@ -7,9 +7,9 @@ import (
 	"github.com/pgpatrol/pgpatrol/test/lab/stack"
 )
 
-// healedScenarios need a heal other than that of a hung leader: zombie, start limit, stuck loop.
+// healedScenarios need a heal other than that of a hung leader: zombie, start limit, dead API, stuck loop.
 func healedScenarios() []Scenario {
-	return []Scenario{zombie(), zombieFoundLate(), startLimitLeader(), startLimitReplica(), loopStuck()}
+	return []Scenario{zombie(), zombieFoundLate(), startLimitLeader(), startLimitReplica(), restRefused(), loopStuck()}
 }
 
 // afterZombie is how long one looks once there are two primaries and the agent may act.
@@ -94,6 +94,25 @@ func startLimitReplica() Scenario {
 		Heal: []Check{
 			TargetReplacedWithin(3*time.Second, markLastKill), OneAction("start-failed", "revive"), OthersUntouched(),
 			NoFailover(), NoSecondPrimary(), SamePostmasters(), LeaseNeverEnded(), GapUnder(time.Second), NoLostWrites(),
+		},
+	}
+}
+
+// restRefused: nobody listens on Patroni's API although its loop renews the lease, so HAProxy has no server.
+func restRefused() Scenario {
+	return Scenario{
+		ID: "F17", Title: "nothing listens on the REST port of the leader's Patroni while its loop runs", Timings: []string{"fast", "default"},
+		// A Patroni younger than that may still be starting.
+		Setup: func(ctx context.Context, r *Run) error { return awaitPatroniAge(ctx, r, r.Leader, time.Minute) },
+		Fault: func(ctx context.Context, r *Run) error { return r.Inject(ctx, "rest-refuse", r.Leader) },
+		// 15 s of refusals prove it, and some seconds later HAProxy has the server back.
+		Observe: lookFor(38 * time.Second),
+		Harm:    []Check{GapOver(25 * time.Second), NoFailover(), TargetUntouched()},
+		Heal: []Check{
+			OneAction("soft-kill", "revive"), NewLivesOnLeader(1), OthersUntouched(), NoFailover(), NoSecondPrimary(), LeaseNeverEnded(),
+			SamePostmasters(), NoLostWrites(), FindingSays("PATRONI_API_DEAD", "renews its lease"),
+			// HAProxy takes the server out after three checks; two good ones, 3 s apart, bring it back: 18 s are usual.
+			GapUnder(23 * time.Second),
 		},
 	}
 }

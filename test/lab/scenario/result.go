@@ -55,6 +55,17 @@ func (r Result) Passed() bool {
 	return r.Error == ""
 }
 
+// Failed names the checks that did not hold, each with what was seen.
+func (r Result) Failed() string {
+	var out []string
+	for _, c := range r.Checks {
+		if !c.OK {
+			out = append(out, c.Name+": "+c.Detail)
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
 func (r *Result) judge(sc Scenario, e Evidence) {
 	w := e.Window
 	r.Leader = e.Leader

@@ -116,7 +116,7 @@ func (rn *Runner) carryOut(ctx context.Context, sc Scenario, t stack.Timings, ag
 		return ev, rn.logs(ctx), err
 	}
 	ev = Evidence{Leader: run.Leader.Name, Timings: t, Agents: agents}
-	c, err := startCollector(ctx, rn.Stack, fmt.Sprintf("%s-%d", sc.ID, time.Now().UnixNano()), log, rn.Tap)
+	c, err := startCollector(ctx, rn.Stack, fmt.Sprintf("%s-%d", sc.ID, time.Now().UnixNano()), sc.REST, log, rn.Tap)
 	if err != nil {
 		return ev, nil, err
 	}

@@ -36,6 +36,8 @@ type Scenario struct {
 	// Agent changes how agents are installed, for example to build them with failpoints; nil means nothing special.
 	Agent func(*stack.AgentOptions)
 
+	REST bool // whether witnesses ask Patroni's REST API as well
+
 	Setup   Func                              // before the agents start; nil means nothing
 	Fault   Func                              // what is broken; its start is the moment that times are counted from
 	Observe func(stack.Timings) time.Duration // how long the stack is looked at, counted from that moment

@@ -46,7 +46,7 @@ done; echo "lease $id was not renewed"; exit 1`
 	if out, err := r.Stack.Exec(ctx, r.Stack.Of(stack.Etcd)[0], wait); err != nil {
 		return fmt.Errorf("wait for a renewal: %w: %s", err, out)
 	}
-	r.Mark("renewed", r.Leader.Name)
+	r.Mark(MarkRenewed, r.Leader.Name)
 	return nil
 }
 

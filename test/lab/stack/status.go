@@ -214,3 +214,15 @@ func (s *Stack) waitHealthy(ctx context.Context, limit time.Duration) error {
 		}
 	}
 }
+
+// Versions tells what runs in the stack, in one line.
+func (s *Stack) Versions(ctx context.Context) (string, error) {
+	const ask = `patroni --version | sed 's/^p/P/'; /usr/lib/postgresql/17/bin/postgres --version | sed 's/.*(PostgreSQL) \([0-9.]*\).*/PostgreSQL \1/'
+etcd --version | sed -n 's/^etcd Version: /etcd /p'; haproxy -v | sed -n 's/^HAProxy version \([0-9.]*\).*/HAProxy \1/p'
+systemctl --version | sed -n '1s/ (.*//p'`
+	out, err := s.Exec(ctx, s.Of(Postgres)[0], ask)
+	if err != nil {
+		return "", fmt.Errorf("read versions: %w: %s", err, oneLine(out))
+	}
+	return strings.Join(strings.Split(strings.TrimSpace(out), "\n"), ", "), nil
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 const (
 	askPostgresEvery = 200 * time.Millisecond
 	askUnitEvery     = 500 * time.Millisecond
+	askRESTEvery     = 500 * time.Millisecond
 	askTimeout       = time.Second
 )
 
@@ -23,9 +25,10 @@ const (
 type WatchConfig struct {
 	DSN   string   // of the node's own PostgreSQL, over its unix socket
 	Units []string // systemd units
+	REST  string   // URL of Patroni's /liveness; empty: it is not asked
 }
 
-// Watch asks PostgreSQL five times and systemd twice a second until the context ends.
+// Watch asks PostgreSQL five times, systemd and Patroni's REST API twice a second until the context ends.
 func Watch(ctx context.Context, cfg WatchConfig, out *Output) error {
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -38,6 +41,12 @@ func Watch(ctx context.Context, cfg WatchConfig, out *Output) error {
 		ticks(ctx.Done(), askUnitEvery, func() { u.ask(ctx) })
 		u.drop()
 	})
+	if cfg.REST != "" {
+		all.Go(func() {
+			r := &restWatcher{url: cfg.REST, out: out}
+			ticks(ctx.Done(), askRESTEvery, func() { r.ask(ctx) })
+		})
+	}
 	all.Wait()
 	return out.Err()
 }
@@ -95,6 +104,35 @@ func (p *pgWatcher) drop() {
 	if p.conn != nil {
 		closeConn(p.conn)
 		p.conn = nil
+	}
+}
+
+type restWatcher struct {
+	url  string
+	out  *Output
+	beat beat[int]
+}
+
+func (r *restWatcher) ask(parent context.Context) {
+	ctx, cancel := context.WithTimeout(parent, askTimeout)
+	defer cancel()
+	got := record.REST{}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, http.NoBody)
+	if err == nil {
+		var resp *http.Response
+		if resp, err = http.DefaultClient.Do(req); err == nil {
+			got.Status = resp.StatusCode
+			_ = resp.Body.Close()
+		}
+	}
+	if parent.Err() != nil {
+		return
+	}
+	if err != nil {
+		got.Text = err.Error()
+	}
+	if now := time.Now(); r.beat.due(now, got.Status) {
+		r.out.Put(record.Record{At: now, REST: &got})
 	}
 }
 

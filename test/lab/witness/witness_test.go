@@ -2,6 +2,8 @@ package witness
 
 import (
 	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -46,5 +48,25 @@ func TestWriter_RecordsGapsOverTheThreshold(t *testing.T) {
 	r, err := record.Parse([]byte(text))
 	if err != nil || r.Gap == nil || r.Gap.Length != 201*time.Millisecond {
 		t.Errorf("records = %q, %v; want one gap of 201 ms", text, err)
+	}
+}
+
+func TestREST_SaysAnyAnswerAndNone(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	var lines bytes.Buffer
+	r := &restWatcher{url: server.URL, out: NewOutput(&lines, "pg1")}
+	r.ask(t.Context())
+	server.Close()
+	r.ask(t.Context())
+	var got []int
+	for line := range bytes.Lines(lines.Bytes()) {
+		rec, err := record.Parse(line)
+		if err != nil || rec.REST == nil || (rec.REST.Status == 0) != (rec.REST.Text != "") {
+			t.Fatalf("record %s: %v", line, err)
+		}
+		got = append(got, rec.REST.Status)
+	}
+	if diff := cmp.Diff([]int{503, 0}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

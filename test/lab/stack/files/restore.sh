@@ -38,6 +38,11 @@ if [ -e /var/lib/lab/diverged ]; then
 fi
 # A signal interrupts the open(2) that the loop sleeps in; Python opens the path again, a regular file by now.
 if [ -e /run/lab/loop-stuck ]; then rm -f /run/lab/loop-stuck; pkill -HUP -o -x patroni; fi
+# Nothing gives Patroni its listener back; a new Patroni has one.
+if [ -e /run/lab/rest-refuse ]; then
+  rm -f /run/lab/rest-refuse
+  [ -n "$(ss -Hltn 'sport = :8008')" ] || pkill -KILL -o -x patroni
+fi
 pkill -CONT -x patroni; pkill -CONT -x postgres
 case "$(systemctl is-enabled patroni 2>/dev/null)" in masked*) systemctl unmask -q patroni;; esac
 [ "$(systemctl is-enabled patroni 2>/dev/null)" = enabled ] || systemctl enable -q patroni 2>/dev/null

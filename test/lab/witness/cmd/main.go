@@ -30,6 +30,7 @@ func run() error {
 	etcd := flag.String("etcd", "", "write: etcd client URLs, comma separated")
 	key := flag.String("leader-key", "", "write: Patroni's leader key")
 	units := flag.String("units", "patroni.service", "watch: systemd units, comma separated")
+	rest := flag.String("rest", "", "watch: URL of Patroni's /liveness")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: lab-witness [flags] write|watch")
 		flag.PrintDefaults()
@@ -51,6 +52,7 @@ func run() error {
 		return witness.Watch(ctx, witness.WatchConfig{
 			DSN:   "host=/var/run/postgresql user=postgres dbname=postgres sslmode=disable",
 			Units: strings.Split(*units, ","),
+			REST:  *rest,
 		}, out)
 	case "write":
 		g, ctx := errgroup.WithContext(ctx)
