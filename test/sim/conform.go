@@ -14,7 +14,7 @@ import (
 const (
 	conformSeeds = 8                     // runs of a script: phases of loops and checks differ
 	lookEvery    = 50 * time.Millisecond // at what can be seen from outside
-	before         = 60 * time.Second      // before a script begins
+	before       = 60 * time.Second      // before a script begins
 )
 
 // conform compares the model with what the lab recorded in a folder, prints a report and returns the exit code: 1 where a
