@@ -99,12 +99,12 @@ func TestAnswers_Golden(t *testing.T) {
 func TestWhyNot_WrongUsage(t *testing.T) {
 	for want, args := range map[string][]string{
 		"ACTION is missing: heal, soft-kill, start-failed, restart, failover": {},
-		"did you mean soft-kill?":                                    {"softkill", "patroni"},
-		"did you mean failover?":                                     {"failver"},
-		"there are heal, soft-kill":                                  {"promote", "patroni"},
-		"TARGET is missing":                                          {"heal"},
-		`unexpected argument "pg2"`:                                  {"failover", "pg2"},
-		`unexpected argument "pg2": one target at`:                   {"heal", "patroni", "pg2"},
+		"did you mean soft-kill?":                  {"softkill", "patroni"},
+		"did you mean failover?":                   {"failver"},
+		"there are heal, soft-kill":                {"promote", "patroni"},
+		"TARGET is missing":                        {"heal"},
+		`unexpected argument "pg2"`:                {"failover", "pg2"},
+		`unexpected argument "pg2": one target at`: {"heal", "patroni", "pg2"},
 	} {
 		if code, _, errs := pgpatrol(append([]string{"why-not"}, args...)...); code != exitUsage || !strings.Contains(errs, want) {
 			t.Errorf("%q: exit code %d, %q does not hold %q", args, code, errs, want)
