@@ -211,3 +211,26 @@ func TestVerify(t *testing.T) {
 		})
 	}
 }
+
+// TestStep_CountsStartsThatNobodySaw: seed 3840 of the simulation. The manager restarted a unit several times between two
+// looks, the first time ever; and a number that cannot be true must not take more than it can.
+func TestStep_CountsStartsThatNobodySaw(t *testing.T) {
+	for restarts, want := range map[int]int{1: 1, 4: 4, 1 << 40: rememberStarts} {
+		r := run(3, func(i int) []nodetest.Change {
+			return []nodetest.Change{lease(4), nodetest.WithUnit(func(s *service.Status) {
+				if i == 2 {
+					s.InvocationID, s.Restarts = "bbbb", restarts
+				}
+			})}
+		})
+		if got := len(r.mem.Services[nodetest.Service].Starts); got != want {
+			t.Errorf("%d restarts between two looks: %d starts remembered, want %d", restarts, got, want)
+		}
+	}
+	first := run(1, func(int) []nodetest.Change {
+		return []nodetest.Change{nodetest.WithUnit(func(s *service.Status) { s.Restarts = 7 })}
+	})
+	if n := len(first.mem.Services[nodetest.Service].Starts); n != 0 {
+		t.Errorf("%d starts before the first look are remembered as of that look", n)
+	}
+}

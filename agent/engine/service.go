@@ -231,6 +231,7 @@ func (t *target) unitEvidence() node.Evidence {
 
 // noteUnit carries over what the manager says of a unit between steps: new runs, and whose job has ended.
 func (s *step) noteUnit(m *node.ServiceMemory, u service.Status) {
+	seen := m.InvocationID != "" || m.Restarts > 0
 	if u.InvocationID != "" && u.InvocationID != m.InvocationID {
 		if m.InvocationID != "" && !planted.On("engine/forget-starts") {
 			m.Starts = append(m.Starts, s.now)
@@ -238,8 +239,10 @@ func (s *step) noteUnit(m *node.ServiceMemory, u service.Status) {
 		m.InvocationID = u.InvocationID
 	}
 	// The manager may have restarted it more often than this agent looked.
-	for missed := u.Restarts - m.Restarts - 1; missed > 0 && m.Restarts > 0; missed-- {
-		m.Starts = append(m.Starts, s.now)
+	if seen && !planted.On("engine/forget-starts") {
+		for range min(u.Restarts-m.Restarts-1, rememberStarts) {
+			m.Starts = append(m.Starts, s.now)
+		}
 	}
 	if n := len(m.Starts); n > rememberStarts {
 		m.Starts = m.Starts[n-rememberStarts:]

@@ -140,6 +140,9 @@ func guardCases() []guardCase {
 	zombie := nodetest.Led(nodetest.Other, true)
 	both := func(a, b nodetest.Change) nodetest.Change { return func(s *node.Snapshot) { a(s); b(s) } }
 	keyless := both(cl(func(c *node.Cluster) { c.Leader = nil }), nodetest.LeaseLeft(0))
+	server := func(status string) nodetest.Change {
+		return pf(func(p *node.PatroniFacts) { p.Postgres.Value.ServerStatus = status })
+	}
 	alive := pf(func(p *node.PatroniFacts) {
 		p.Liveness.Value = probe.Liveness{Outcome: probe.OutcomeAnswered, Status: 200}
 	})
@@ -296,6 +299,10 @@ func guardCases() []guardCase {
 		{name: "starts of long ago", action: softKill(), base: hung, change: un(func(s *service.Status) { s.Restarts = 3 }), tune: func(in *Input) { in.Snapshot.Self.StartedAgo = 10 * time.Second }},
 		{name: "start limit nearly reached", action: softKill(), base: hung, change: un(func(s *service.Status) { s.StartLimit = 4 }), tune: svc(func(m *node.ServiceMemory) { m.Starts = []node.Instant{sec(2), sec(3), sec(4)} }), refused: node.GuardUnitSafety},
 		{name: "data directory not mounted", action: startFailed(), base: failed, change: pf(func(p *node.PatroniFacts) { p.Postgres.Value.Initialized = false }), refused: node.GuardUnitSafety},
+		{name: "seed 3962: PostgreSQL stops, and nobody hears Patroni say so", action: fence(), base: append(hung, nodetest.Led(nodetest.Other, true)), change: server("stopping"), refused: node.GuardBusyWork},
+		{name: "PostgreSQL stops without Patroni", action: startFailed(), base: failed, change: server("stopping"), refused: node.GuardBusyWork},
+		{name: "PostgreSQL recovers", action: softKill(), base: hung, change: server("starting"), refused: node.GuardBusyWork},
+		{name: "PostgreSQL recovers without Patroni", action: startFailed(), base: failed, change: server("starting")},
 		{name: "pg_rewind runs", action: startFailed(), base: failed, change: pf(func(p *node.PatroniFacts) { p.Machine.Value.Jobs = []string{"pg_rewind"} }), refused: node.GuardBusyWork},
 		{name: "starting", action: softKill(), base: hung, change: cl(func(c *node.Cluster) { c.Members[0].State = "starting" }), refused: node.GuardBusyWork},
 		{name: "watchdog", action: softKill(), base: hung, change: pf(func(p *node.PatroniFacts) { p.Process.Value.Watchdog = true }), refused: node.GuardWatchdog},

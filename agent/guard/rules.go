@@ -298,8 +298,16 @@ func startLimit(c *check, u service.Status) string {
 	return ""
 }
 
-// busyWork: bootstrap, rewind, recovery and their tools are not interrupted (FACTS.md §0.10, G_state, G_nochild).
+// busyWork: bootstrap, rewind, recovery, a shutdown and their tools are not interrupted (FACTS.md §0.10, G_state,
+// G_nochild). What Patroni says of PostgreSQL may be old, or not be heard at all; the lock file of PostgreSQL is here, and
+// as new as the rest of what is known of it.
 func busyWork(c *check) string {
+	switch pg := c.f.Postgres.Value; {
+	case c.f.Postgres.Known && pg.Running && pg.ServerStatus == probe.ServerStopping:
+		return refuse("PostgreSQL here is stopping, which can take minutes")
+	case c.f.Postgres.Known && pg.Starting() && c.a.Verb == node.SoftKill:
+		return refuse("PostgreSQL here is starting, which can take minutes")
+	}
 	if api := c.f.API; api.Fresh(c.now, FreshScan) && node.BusyState(api.Value.State) {
 		return refuse("Patroni says %q", api.Value.State)
 	}

@@ -111,10 +111,11 @@ func (p Postgres) Writable() bool {
 // Starting reports whether a postmaster lives on the directory and lets nobody in yet: it recovers, or is about to.
 func (p Postgres) Starting() bool { return p.Running && p.ServerStatus == ServerStarting }
 
-// Values of ServerStatus that exclude writes.
+// Values of ServerStatus. The first two exclude writes.
 const (
 	ServerStarting = "starting" // does not accept sessions yet
 	ServerStandby  = "standby"  // in recovery, and hot_standby is off
+	ServerStopping = "stopping" // does not accept sessions any more; those of a smart shutdown may write on
 )
 
 // ControlInProduction is pg_controldata's wording for a server that has left recovery.

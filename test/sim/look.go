@@ -192,8 +192,11 @@ func (m *machine) files() probe.Postgres {
 	if m.running {
 		v.Running, v.PostmasterPID, v.PostmasterTick, v.ProcessState, v.CGroupUnit = true, m.postmaster, m.postTick, "S", unitName
 		v.ServerStatus = "ready"
-		if m.busy == "starting" {
+		switch m.busy {
+		case "starting":
 			v.ServerStatus = probe.ServerStarting
+		case "stopping":
+			v.ServerStatus = probe.ServerStopping
 		}
 	}
 	return v
