@@ -52,10 +52,11 @@ type Agent struct {
 	wake    chan struct{}
 	started node.Instant
 
-	mu      sync.Mutex // guards cfg, problem and journal
-	cfg     config.Config
-	problem string // why a newer configuration file is not in force
-	journal *journal.Journal
+	mu        sync.Mutex // guards cfg, problem, journal and unwritten
+	cfg       config.Config
+	problem   string // why a newer configuration file is not in force
+	journal   *journal.Journal
+	unwritten string // why the last record was not written, "" if it was
 
 	view   atomic.Pointer[published]
 	orders *orders.Keeper // of this node, set before anything runs
@@ -226,8 +227,19 @@ func (a *Agent) log(component string) *slog.Logger { return a.o.Logger.With("com
 // sequence number.
 func (a *Agent) note(r journal.Record) uint64 {
 	seq, err := a.journal.Append(r)
+	why := ""
 	if err != nil {
+		why = err.Error()
+	}
+	a.mu.Lock()
+	news := why != a.unwritten
+	a.unwritten = why
+	a.mu.Unlock()
+	switch {
+	case news && err != nil:
 		a.o.Logger.Error("journal not written", "kind", r.Kind, "err", err)
+	case news:
+		a.o.Logger.Info("journal written again", "kind", r.Kind)
 	}
 	return seq
 }

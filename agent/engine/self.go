@@ -17,7 +17,7 @@ func (s *step) selfRules() {
 	s.selfBroken()
 	var why []string
 	if self.JournalBroken != "" {
-		why = append(why, "its journal cannot record intents: "+self.JournalBroken)
+		why = append(why, "its journal cannot be relied on: "+self.JournalBroken)
 	}
 	if s.mem.Disturbed != 0 && s.now.Sub(s.mem.Disturbed) < node.DisturbedGrace {
 		why = append(why, "the clock jumped or the machine slept")
@@ -29,7 +29,7 @@ func (s *step) selfRules() {
 		s.find(node.Finding{
 			Code: node.AgentDegraded, Severity: node.Warn, Subject: s.in.Spec.Node,
 			Text:   "This agent only observes now: " + strings.Join(why, "; ") + ".",
-			Advice: "Look at the machine's load, its disk and its clock.",
+			Advice: "`pgpatrol explain AGENT_DEGRADED` says what to do: about the journal, the disk, the clock, or the load of the machine.",
 		})
 	}
 	if self.ConfigProblem != "" {

@@ -20,7 +20,7 @@ func selfHealth(c *check) string {
 	case self.Crashes >= node.CrashLimit:
 		return refuse("this agent ended without an orderly stop %d times within %s, limit %d", self.Crashes, node.CrashWindow, node.CrashLimit)
 	case self.JournalBroken != "":
-		return refuse("the journal cannot record an intent: %s", self.JournalBroken)
+		return refuse("the journal cannot be relied on: %s", self.JournalBroken)
 	case c.in.Memory.Disturbed != 0 && c.now.Sub(c.in.Memory.Disturbed) < node.DisturbedGrace:
 		return refuse("the clock jumped or the machine slept %s ago", c.now.Sub(c.in.Memory.Disturbed).Round(time.Second))
 	case self.LoopDelay > node.LoopDelayLimit:

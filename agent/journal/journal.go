@@ -7,6 +7,10 @@
 // says so in Healthy, whereupon the agent must only observe (FAULTS.md F104k). It deliberately does not decide what is
 // worth recording, and it never repairs anything but the end of a file that a crash cut short.
 //
+// A machine that loses its power cuts records short, and loses nothing by that: what was done in another boot counts no
+// more. Within one boot hardly anything but a person's hand does, and nobody knows how much is gone then: for as long as
+// budgets reach back, an hour, such a journal is not to be trusted.
+//
 //	journal.3.jsonl   journal.2.jsonl   journal.1.jsonl   journal.jsonl   lock   journal.torn
 //	oldest, next to go                                    written to             what a crash cut short
 //
@@ -35,6 +39,11 @@ var (
 	ErrCorrupt = errors.New("journal is corrupt")
 	// ErrNewer says that a newer version of pgpatrol has written to the journal. It can be read, not written.
 	ErrNewer = errors.New("journal was written by a newer version")
+	// ErrUnreadable says that one of the journal's files cannot be read. It is left as it is, and nothing is written.
+	ErrUnreadable = errors.New("journal cannot be read")
+	// ErrLost says that the end of the journal was cut off in this boot, less than an hour ago. It is written to, but what
+	// was done in the last hour is not known.
+	ErrLost = errors.New("journal has lost its end")
 	// ErrClosed says that the journal was closed.
 	ErrClosed = errors.New("journal is closed")
 	// ErrUnknownAttempt says that no intent of that attempt is in the journal.
@@ -50,6 +59,8 @@ const (
 	defaultKeep     = 3
 
 	retryAfter = 10 * time.Second // between attempts to write when nothing else is recorded
+
+	lostSpan = time.Hour // how far back anybody counts what was done
 )
 
 func rotatedName(i int) string { return fmt.Sprintf("journal.%d.jsonl", i) }
@@ -93,6 +104,7 @@ type Journal struct {
 	dirty  bool   // bytes beyond size may exist
 	seq    uint64 // of the last record
 	began  uint64 // of the last record when it was opened
+	boot   string // of that record
 	ledger ledger
 	refuse error        // why nothing may be written, for good
 	broken error        // why the last append failed
@@ -101,7 +113,8 @@ type Journal struct {
 
 // Open locks the state directory, reads what is there and prepares for writing. A last line that a crash cut short is
 // moved to journal.torn and a record says so. It returns ErrLocked if another agent holds the directory. A journal that
-// is corrupt or newer opens all the same: it can be read, while Healthy and Append return ErrCorrupt or ErrNewer.
+// is corrupt, newer or unreadable opens all the same: it can be read as far as that goes, while Healthy and Append return
+// ErrCorrupt, ErrNewer or ErrUnreadable.
 func Open(path string, d Deps) (*Journal, error) {
 	dir, err := openDir(path)
 	if err != nil {
@@ -135,7 +148,7 @@ func Open(path string, d Deps) (*Journal, error) {
 
 // start replays and, if the journal may be written to, opens the current file and cuts off a torn end.
 func (j *Journal) start() error {
-	torn, err := j.replay()
+	torn, emptied, err := j.replay()
 	if err != nil || j.refuse != nil {
 		return err
 	}
@@ -144,14 +157,30 @@ func (j *Journal) start() error {
 		j.file, j.broken, j.tried = nil, err, j.deps.Now()
 		return nil
 	}
-	if torn == 0 {
+	lost := j.began == 0 || j.boot == j.deps.BootID
+	text := ""
+	switch {
+	case torn > 0:
+		text = fmt.Sprintf("its last record is cut short: %d bytes at byte %d were moved to %s", torn, j.size, tornName)
+		if err := j.setAside(torn); err != nil {
+			text = fmt.Sprintf("its last record is cut short: %d bytes at byte %d were removed, keeping them failed: %v", torn, j.size, err)
+		}
+	case emptied && lost:
+		text = currentName + " was there, and nothing was in it"
+	default:
 		return nil
 	}
-	text := fmt.Sprintf("the last record was cut short by a crash: %d bytes at byte %d were moved to %s", torn, j.size, tornName)
-	if err := j.setAside(torn); err != nil {
-		text = fmt.Sprintf("the last record was cut short by a crash: %d bytes at byte %d were removed, keeping them failed: %v", torn, j.size, err)
+	_, _ = j.try(Record{Kind: Repair, Text: text, Lost: lost}) // Healthy tells if this failed
+	return nil
+}
+
+// lost returns why what was done in the last hour is not known, or nil. The caller holds mu.
+func (j *Journal) lost() error {
+	for _, o := range j.ledger.orders {
+		if ago := j.deps.Now().Sub(o.At); o.Kind == Repair && o.BootID == j.deps.BootID && ago < lostSpan {
+			return fmt.Errorf("%w: %s; what was done before is not known for certain, which matters for another %s", ErrLost, o.Text, (lostSpan - ago).Round(time.Minute))
+		}
 	}
-	_, _ = j.try(Record{Kind: Repair, Text: text}) // Healthy tells if this failed
 	return nil
 }
 
@@ -171,8 +200,8 @@ func (j *Journal) Close() error {
 	return err
 }
 
-// Healthy returns nil if the last append worked, and else why nothing can be recorded: an error of the disk, ErrCorrupt,
-// ErrNewer or ErrClosed. An agent that only observes has little to record, so after an error of the disk Healthy itself
+// Healthy returns nil if the last append worked and the journal can be trusted, and else why not: an error of the disk,
+// ErrCorrupt, ErrNewer, ErrUnreadable, ErrLost or ErrClosed. An agent that only observes has little to record, so after an error of the disk Healthy itself
 // tries again, at most every ten seconds, with a record that says so.
 func (j *Journal) Healthy() error {
 	j.mu.Lock()
@@ -183,7 +212,10 @@ func (j *Journal) Healthy() error {
 	if j.broken != nil && j.deps.Now().Sub(j.tried) >= retryAfter {
 		_, _ = j.try(Record{Kind: Repair, Text: fmt.Sprintf("records can be written again; the last that was lost failed with: %v", j.broken)})
 	}
-	return j.broken
+	if j.broken != nil {
+		return j.broken
+	}
+	return j.lost()
 }
 
 // try appends and remembers whether that worked. The caller holds mu.

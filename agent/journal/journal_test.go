@@ -136,6 +136,9 @@ func TestOpen_CrashAtEveryByteOfTheLastRecord(t *testing.T) {
 			t.Fatalf("cut at %d: %d attempts, want %d", cut, got, want)
 		}
 		torn := cut > before && cut < len(whole)
+		if err := j.Healthy(); errors.Is(err, ErrLost) != torn || err != nil && !torn {
+			t.Fatalf("cut at %d: Healthy = %v", cut, err)
+		}
 		if got := len(records(t, j, Query{Kinds: []Kind{Repair}})) == 1; got != torn {
 			t.Fatalf("cut at %d: repair recorded = %v, want %v", cut, got, torn)
 		}
@@ -153,6 +156,76 @@ func TestOpen_CrashAtEveryByteOfTheLastRecord(t *testing.T) {
 	}
 }
 
+// TestOpen_EndLost: in the boot in which its end was cut off a journal is not to be trusted for an hour, however often the
+// agent starts again and the files are rotated. It is written to meanwhile, and nothing of it is lost. A machine that lost
+// its power is trusted at once.
+func TestOpen_EndLost(t *testing.T) {
+	half := func(b []byte) []byte { return b[:len(b)-9] }
+	flipped := func(b []byte) []byte { b[len(b)-20] ^= 1; return b }
+	none := func([]byte) []byte { return nil }
+	for _, tt := range []struct {
+		name   string
+		damage func([]byte) []byte
+		boot   string
+		lost   bool
+	}{
+		{"the last record is half", half, "boot-1", true},
+		{"a bit of the last record", flipped, "boot-1", true},
+		{"emptied", none, "boot-1", true},
+		{"whole", func(b []byte) []byte { return b }, "boot-1", false},
+		{"the power was lost", half, "boot-2", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w, dir := newWorld(), stateDir(t)
+			d := w.deps()
+			d.MaxBytes, d.Keep = 4<<10, 1
+			j := open(t, dir, d)
+			say(t, j, "first")
+			say(t, j, "last")
+			closeJournal(t, j)
+			writeCurrent(t, dir, tt.damage(readCurrent(t, dir)))
+			d.BootID = tt.boot
+			for range 20 {
+				j = open(t, dir, d)
+				err := j.Healthy()
+				if errors.Is(err, ErrLost) != tt.lost || err != nil && !tt.lost {
+					t.Fatalf("Healthy = %v after %s", err, w.now-node.Instant(time.Hour))
+				}
+				if _, _, ran := j.Kept(); !ran {
+					t.Fatal("nobody seems to have run here")
+				}
+				say(t, j, strings.Repeat("x", 500))
+				closeJournal(t, j)
+				w.sleep(179 * time.Second)
+			}
+			w.sleep(time.Minute)
+			must(t, open(t, dir, d).Healthy())
+		})
+	}
+}
+
+// TestOpen_Unreadable: a file that cannot be read is left alone, and the agent can say so.
+func TestOpen_Unreadable(t *testing.T) {
+	for _, name := range []string{currentName, rotatedName(1)} {
+		w, dir := newWorld(), stateDir(t)
+		must(t, os.MkdirAll(filepath.Join(dir, name, "x"), 0o700))
+		j := open(t, dir, w.deps())
+		if err := j.Healthy(); !errors.Is(err, ErrUnreadable) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "AGENT_DEGRADED") {
+			t.Errorf("%s: Healthy = %v, want ErrUnreadable with the file and what to do", name, err)
+		}
+		if _, err := j.Intent(action("act-1")); !errors.Is(err, ErrUnreadable) {
+			t.Errorf("%s: Intent = %v", name, err)
+		}
+		if _, _, ran := j.Kept(); !ran {
+			t.Errorf("%s: nobody seems to have run here", name)
+		}
+		closeJournal(t, j)
+		if _, err := os.Stat(filepath.Join(dir, name, "x")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A crash may leave a record whose first page never reached the disk while its last one did.
 func TestOpen_LastRecordWithAHole(t *testing.T) {
 	w, dir := newWorld(), stateDir(t)
@@ -165,6 +238,7 @@ func TestOpen_LastRecordWithAHole(t *testing.T) {
 	clear(b[before : before+4096])
 	writeCurrent(t, dir, b)
 
+	w.boot = "boot-2"
 	j = open(t, dir, w.deps())
 	if err := j.Healthy(); err != nil {
 		t.Fatalf("Healthy: %v", err)

@@ -28,7 +28,7 @@ type Pause struct {
 	At     node.Instant // of that boot
 }
 
-// addOrder keeps the last pause of this node until it is lifted, the newest approvals, and the latest memory. A kill switch is a file, and
+// addOrder keeps the last pause of this node until it is lifted, the newest approvals, the latest memory, and the latest loss of records. A kill switch is a file, and
 // what reaches further than this node is kept in etcd: of these the journal only tells.
 func (l *ledger) addOrder(r Record) {
 	switch {
@@ -43,8 +43,8 @@ func (l *ledger) addOrder(r Record) {
 		if r.Kind == Hold {
 			l.orders = append(l.orders, r)
 		}
-	case r.Kind == Memory && r.Kept != nil:
-		l.orders = append(slices.DeleteFunc(l.orders, func(o Record) bool { return o.Kind == Memory }), r)
+	case r.Kind == Memory && r.Kept != nil, r.Kind == Repair && r.Lost:
+		l.orders = append(slices.DeleteFunc(l.orders, func(o Record) bool { return o.Kind == r.Kind }), r)
 	case r.Kind == Approve && r.Approval != nil:
 		l.orders = slices.DeleteFunc(l.orders, func(o Record) bool {
 			return o.Kind == Approve && (o.BootID != r.BootID || r.At.Sub(o.At) > node.ApprovalLife)
@@ -92,7 +92,7 @@ func (j *Journal) Kept() (kept node.Kept, sameBoot, ran bool) {
 			return *o.Kept, o.BootID == j.deps.BootID, true
 		}
 	}
-	return node.Kept{}, false, j.began > 0 || j.refuse != nil
+	return node.Kept{}, false, j.began > 0 || j.refuse != nil || j.lost() != nil
 }
 
 // Approvals returns the approvals of this boot that have not ended, oldest first.

@@ -77,6 +77,8 @@ type Record struct {
 	Hold     *node.Hold     `json:"hold,omitempty"`
 	Approval *node.Approval `json:"approval,omitempty"`
 	Kept     *node.Kept     `json:"kept,omitempty"` // of a memory
+	// Lost says of a repair that records before it may be missing, and nobody knows which.
+	Lost bool `json:"lost,omitempty"`
 	// Orders are the records of orders, and of what was kept last, that a carry keeps, as they were written.
 	Orders []Record `json:"orders,omitempty"`
 }

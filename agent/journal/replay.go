@@ -74,30 +74,32 @@ func readLine(br *bufio.Reader) (text []byte, size int64, err error) {
 }
 
 // replay reads every file, oldest first, into the ledger, and decides whether the journal may be written to. It leaves
-// in size where the next record of the current file belongs; torn tells how many bytes beyond it are not a record.
-func (j *Journal) replay() (torn int64, err error) {
+// in size where the next record of the current file belongs; torn tells how many bytes beyond it are not a record, and
+// emptied that the current file is there and holds nothing.
+func (j *Journal) replay() (torn int64, emptied bool, err error) {
 	for i := j.keep; i >= 1; i-- {
-		if _, _, err := j.replayFile(rotatedName(i), false); err != nil {
-			return 0, err
+		if _, _, err := j.replayFile(rotatedName(i), false); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			j.refuseWith(ErrUnreadable, err.Error())
 		}
 	}
 	j.size, torn, err = j.replayFile(currentName, true)
-	if err != nil {
-		return 0, err
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		j.refuseWith(ErrUnreadable, err.Error())
+	default:
+		emptied = j.size == 0 && torn == 0
 	}
 	now, wall := j.deps.Now(), j.deps.Wall()
 	j.ledger.trim(j.deps.BootID, now, wall)
 	j.began = j.seq
-	return torn, nil
+	return torn, emptied, nil
 }
 
-// replayFile reads one file. A last line that is not a record is torn, which only the file that was being written to
+// replayFile reads one file; fs.ErrNotExist says that there is none. A last line that is not a record is torn, which only the file that was being written to
 // can have; any other is corruption, and so is a sequence number that does not follow.
 func (j *Journal) replayFile(name string, current bool) (size, torn int64, err error) {
 	f, err := j.dir.open(name, unix.O_RDONLY)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, nil
-	}
 	if err != nil {
 		return 0, 0, err
 	}
@@ -117,7 +119,7 @@ func (j *Journal) replayFile(name string, current bool) (size, torn int64, err e
 		size += l.size
 		if l.err == nil {
 			first = false
-			j.seq = max(j.seq, l.record.Seq)
+			j.seq, j.boot = max(j.seq, l.record.Seq), l.record.BootID
 			j.ledger.add(l.record)
 		}
 	})
@@ -127,7 +129,7 @@ func (j *Journal) replayFile(name string, current bool) (size, torn int64, err e
 // refuseWith forbids writing for good, for the first reason found.
 func (j *Journal) refuseWith(reason error, detail string) {
 	if j.refuse == nil {
-		j.refuse = fmt.Errorf("%w: %s", reason, detail)
+		j.refuse = fmt.Errorf("%w: %s (the files are kept as they are; pgpatrol explain AGENT_DEGRADED says what to do)", reason, detail)
 	}
 }
 

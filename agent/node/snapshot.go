@@ -30,7 +30,7 @@ type Self struct {
 	LoopDelay     time.Duration `json:"loop_delay"`               // how much later than planned this snapshot was taken
 	ClockJump     time.Duration `json:"clock_jump,omitempty"`     // wall clock minus monotonic clock since the last snapshot, if it jumped
 	Suspended     time.Duration `json:"suspended,omitempty"`      // time asleep since the last snapshot
-	JournalBroken string        `json:"journal_broken,omitempty"` // why intents cannot be recorded, empty if they can
+	JournalBroken string        `json:"journal_broken,omitempty"` // why the journal cannot be relied on, empty if it can
 	ConfigProblem string        `json:"config_problem,omitempty"` // a newer configuration file that is not in force, and why
 	StartedAgo    time.Duration `json:"started_ago"`              // since the agent started
 	Crashes       int           `json:"crashes,omitempty"`        // starts of the agent within CrashWindow that followed no orderly stop

@@ -93,7 +93,7 @@ func printStatus(p *printer, s api.Status) {
 
 func printSelf(p *printer, s node.Self) {
 	if s.JournalBroken != "" {
-		field(p, "Journal", "not written, so nothing is done: %s", s.JournalBroken)
+		field(p, "Journal", "cannot be relied on, so nothing is done: %s", s.JournalBroken)
 	}
 }
 

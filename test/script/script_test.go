@@ -25,6 +25,9 @@ var bin string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if os.Getenv(lifeEnv) != "" { // a process of TestRestarts
+		os.Exit(m.Run())
+	}
 	code, err := build(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
