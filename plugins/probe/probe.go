@@ -4,6 +4,9 @@
 // It owns the values that probes return. A probe reports what it saw and nothing else: it never retries, never keeps a
 // history, never decides, and reads no clock (whoever runs it stamps the result). A value that a probe could not find
 // out is an error, never a zero that looks like an answer: unknown is not down.
+//
+// It also owns what several probers need to keep that promise: a [Gate] for work that cannot be interrupted, and an
+// [Endpoint] for questions over the network.
 package probe
 
 import "context"
@@ -194,10 +197,10 @@ type LogMark struct {
 // (FAULTS.md L25, L26). Identifiers are in hexadecimal, as etcdctl prints them.
 type EtcdMember struct {
 	Outcome   Outcome  `json:"outcome"`          // of the gRPC request
-	Detail    string   `json:"detail,omitempty"` // redacted text of its failure
+	Detail    string   `json:"detail,omitempty"` // redacted text of its failure or refusal, or of /health's failure
 	Health    Outcome  `json:"health"`           // of GET /health
 	Healthy   bool     `json:"healthy"`          // /health said true: it has a leader, and no alarm
-	Reason    string   `json:"reason,omitempty"` // what /health said instead, e.g. RAFT NO LEADER, ALARM NOSPACE
+	Reason    string   `json:"reason,omitempty"` // what /health said instead, e.g. RAFT NO LEADER, ALARM NOSPACE; 3.4 may not say
 	ClusterID string   `json:"cluster_id,omitempty"`
 	MemberID  string   `json:"member_id,omitempty"`
 	LeaderID  string   `json:"leader_id,omitempty"` // empty: it has none

@@ -21,34 +21,34 @@ var _ probe.Prober[probe.PatroniAPI] = (*API)(nil)
 const maxReply = 1 << 20
 
 // API asks Patroni what it knows of itself and its server.
-type API struct{ client *client }
+type API struct{ endpoint *probe.Endpoint }
 
 // NewAPI returns a prober for what an API says.
 func NewAPI(c APIConfig, d APIDeps) (*API, error) {
-	client, err := newClient(c, d)
+	endpoint, err := newEndpoint(c, d)
 	if err != nil {
 		return nil, fmt.Errorf("configure api probe: %w", err)
 	}
-	return &API{client: client}, nil
+	return &API{endpoint: endpoint}, nil
 }
 
 // Probe implements probe.Prober. A reply that no Patroni would send is an answer too, with a Problem and nothing else.
 func (p *API) Probe(ctx context.Context) (probe.PatroniAPI, error) {
-	a, err := p.client.get(ctx, "/patroni", maxReply)
+	a, err := p.endpoint.Get(ctx, "/patroni", maxReply)
 	if err != nil {
 		return probe.PatroniAPI{}, err
 	}
-	if a.outcome != probe.OutcomeAnswered {
-		return probe.PatroniAPI{Outcome: a.outcome, Detail: a.detail}, nil
+	if a.Outcome != probe.OutcomeAnswered {
+		return probe.PatroniAPI{Outcome: a.Outcome, Detail: a.Detail}, nil
 	}
-	if a.status != http.StatusOK {
-		return probe.PatroniAPI{Outcome: a.outcome, Problem: "status " + strconv.Itoa(a.status) + " instead of 200"}, nil
+	if a.Status != http.StatusOK {
+		return probe.PatroniAPI{Outcome: a.Outcome, Problem: "status " + strconv.Itoa(a.Status) + " instead of 200"}, nil
 	}
-	seen, err := parseReply(a.body)
+	seen, err := parseReply(a.Body)
 	if err != nil {
 		seen = probe.PatroniAPI{Problem: err.Error()}
 	}
-	seen.Outcome = a.outcome
+	seen.Outcome = a.Outcome
 	return seen, nil
 }
 
