@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -36,7 +37,8 @@ func NewEndpoint(rawURL string, timeout time.Duration, t *tls.Config) (*Endpoint
 	if u.Scheme != "http" && u.Scheme != "https" {
 		errs = append(errs, errors.New("url is neither http nor https"))
 	}
-	if u.Hostname() == "" || u.Port() == "" {
+	host, port, err := net.SplitHostPort(u.Host)
+	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || host == "" || bad != nil || n == 0 {
 		errs = append(errs, errors.New("url has no host and port"))
 	}
 	if u.User != nil || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" {

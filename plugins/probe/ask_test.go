@@ -118,3 +118,11 @@ func TestEndpoint_Speaking(t *testing.T) {
 		t.Errorf("got %+v", h2)
 	}
 }
+
+func TestNewEndpoint_Refuses(t *testing.T) {
+	for _, url := range []string{"http://x:0", "http://x:65536", "http://x:http", "http://]:1", "http://[::1:1", "http://:1", "http://x"} {
+		if e, err := probe.NewEndpoint(url, time.Second, nil); err == nil {
+			t.Errorf("%s: got %+v", url, e)
+		}
+	}
+}
