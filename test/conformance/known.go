@@ -20,14 +20,8 @@ type Known struct {
 	Why    string
 }
 
-// known lists what the model is known to do differently.
-func known() []Known {
-	const phase = "whether HAProxy finds the new leader before or after the old one's PostgreSQL is back is a matter of its checks' phase"
-	return []Known{
-		{"restart-leader", InLab, "writer writes", phase},
-		{"restart-leader", InModel, "writer writes", phase},
-	}
-}
+// known lists what the model is known to do differently: nothing at present.
+func known() []Known { return nil }
 
 func knownOf(script string) []Known {
 	return slices.DeleteFunc(known(), func(k Known) bool { return k.Script != script })

@@ -327,7 +327,7 @@ func (m *machine) lead() {
 		// A Patroni that did not know it as a primary starts a replica, and promotes it in the next turn (lab, hang-leader-group).
 		m.tell("starting", 3*time.Second, func() { m.startPostgres(!m.fresh) })
 	case !m.primary:
-		m.tell("promoting", time.Second, func() {
+		m.tell("promoting", 200*time.Millisecond, func() {
 			if m.w.etcd.value(prefix+"leader") != m.name || !m.running {
 				return
 			}
@@ -346,14 +346,14 @@ func (m *machine) followLeader(key string) {
 	case m.busy != "" || m.w.paused && m.primary:
 	case m.running && m.primary:
 		m.demote()
+	case !m.running && m.astray() == 0:
+		m.tell("starting", time.Second, func() { m.startPostgres(false) }) // and follow whoever leads in the next turn
 	case !lead.primary || m.running && m.timeline == lead.timeline && m.source == key:
 	case m.astray() > 0:
 		if m.running {
 			m.stopPostgres("for pg_rewind")
 		}
 		m.tell("rewinding", 4*time.Second, func() { m.join(lead) })
-	case !m.running:
-		m.tell("starting", 1500*time.Millisecond, func() { m.join(lead) })
 	default:
 		m.join(lead) // a reload of its configuration
 	}
