@@ -46,7 +46,9 @@ func (p *haproxy) check(s *server) {
 	s.apart = s.apart && !s.up
 	away := !p.w.net.reach(p.host, s.m.host) || s.m.starved > 0
 	if !away && !s.m.mute() {
-		p.answered(s, s.m.answers() && s.m.saysPrimary())
+		ok := s.m.answers() && s.m.saysPrimary()
+		s.apart = s.apart && ok // it was found again, and does not lead
+		p.answered(s, ok)
 		p.w.after(checkEvery, nil, func() { p.check(s) })
 		return
 	}

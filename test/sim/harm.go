@@ -7,8 +7,9 @@ import (
 
 // outcome is what the clients of a world had of it.
 type outcome struct {
-	down time.Duration // no writes through HAProxy, or to a primary whose key another member holds
-	lost float64       // acknowledged writes that were discarded
+	down  time.Duration // no writes through HAProxy, or to a primary whose key another member holds
+	apart time.Duration // none because the network, or a starved API, kept HAProxy from the leader
+	lost  float64       // acknowledged writes that were discarded
 }
 
 // tolerated is by how much a world with agents may be worse: a second without writes (FAULTS.md S40) and one interval of
@@ -16,9 +17,13 @@ type outcome struct {
 // every primary that it finds, past HAProxy and past Patroni: ending a second primary or a leaderless one costs some of those.
 var tolerated = outcome{down: time.Second + checkEvery, lost: 5 * directRate}
 
+// worse compares with a world without agents, or with fewer acts. Who leads there may be the one that HAProxy cannot reach:
+// no act is to blame for not having that leader.
 func (o outcome) worse(than outcome) bool {
-	return o.down > than.down+tolerated.down || o.lost > than.lost+tolerated.lost
+	return o.down > than.down+than.apart+tolerated.down || o.lost > than.lost+tolerated.lost
 }
+
+func (c *clients) outcome() outcome { return outcome{c.down, c.apart, c.lost} }
 
 // part is a seed that is played with something left out.
 type part struct {
@@ -34,7 +39,7 @@ func (p part) play() outcome {
 	w := newWorld(p.seed, p.agents, nil)
 	w.only, w.stopAt, w.until, w.least = p.only, p.stopAt, p.until, p.length
 	play(w)
-	return outcome{w.clients.down, w.clients.lost}
+	return w.clients.outcome()
 }
 
 // harmless: S40, agents do no harm. While no fault of the stack strikes after the first act, the world with agents is
@@ -45,7 +50,7 @@ func (p part) play() outcome {
 // A replica that is revived may be elected. What Patroni then loses is within what people allow it to lose, so such an act
 // is judged by the time without writes alone. And no look could have seen a fault that struck right before the act.
 func (w *world) harmless(without outcome, script []fault) {
-	with := outcome{w.clients.down, w.clients.lost}
+	with := w.clients.outcome()
 	t := &w.facts
 	switch {
 	case with.worse(without):

@@ -12,7 +12,7 @@ func runSeed(seed uint64, only excerpt, trace *strings.Builder) tally {
 	with.only, without.only = only, only
 	script := play(with)
 	play(without)
-	with.harmless(outcome{without.clients.down, without.clients.lost}, script)
+	with.harmless(without.clients.outcome(), script)
 	with.facts.Seeds = 1
 	return with.facts
 }
