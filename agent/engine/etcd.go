@@ -1,29 +1,33 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
 const answered = probe.OutcomeAnswered
 
 // Limits of patience with etcd.
 const (
-	etcdHangProof = 30 * time.Second // a member that is merely slow answers by then (FAULTS.md F39, F43)
-	lossProof     = 5 * time.Second  // before a member that one look did not find counts as lost
-	quotaWarn     = 0.8              // of the quota (FAULTS.md F42)
-	quotaDefault  = int64(2) << 30   // etcd's own, where a member does not say (before 3.6)
+	etcdHangProof  = 30 * time.Second // a member that is merely slow answers by then (FAULTS.md F39, F43)
+	etcdStartProof = 10 * time.Minute // one that has just started reads its log and catches up before it answers
+	lossProof      = 5 * time.Second  // before a member that one look did not find counts as lost
+	quotaWarn      = 0.8              // of the quota (FAULTS.md F42)
+	quotaDefault   = int64(2) << 30   // etcd's own, where a member does not say (before 3.6)
 )
 
 // etcdRules finds what is wrong with the member of this machine, and what its peers show of the cluster (FAULTS.md F38 to
 // F44). Other members are never touched from here.
 func (t *target) etcdRules() {
-	t.etcdIdentity()
+	t.identityRule()
 	t.etcdHung()
 	t.etcdQuorum()
 	t.etcdAlarms()
@@ -32,15 +36,16 @@ func (t *target) etcdRules() {
 }
 
 // etcdHung: the process runs and answers neither gRPC nor HTTP, for long (FAULTS.md F39). A member that is refused is
-// starting or has another address; one that answers by either way lives.
+// starting or has another address; one that answers by either way lives. One without a quorum is silent too, until there is
+// one, and so is one that has just started until it has caught up: its port takes connections all the while.
 func (t *target) etcdHung() {
 	m := t.f.Member
-	st := t.streak("silent/"+t.spec.Service, m.Fresh(t.now, FreshLocal) && m.Value.Silent(), m.At)
+	st := t.streak("silent/"+t.spec.Service, t.running() && m.Fresh(t.now, FreshLocal) && m.Value.Silent(), m.At)
 	if st.Count == 0 {
 		return
 	}
 	t.attention = true
-	if !enough(st, minObservations, etcdHangProof) {
+	if !enough(st, minObservations, t.patience()) || !t.quorumElsewhere() {
 		return
 	}
 	t.find(node.Finding{
@@ -52,44 +57,101 @@ func (t *target) etcdHung() {
 	t.propose(node.Restart, node.EtcdHung, node.ClassDisrupt, "it answers nothing; a fresh one catches up from the others, whose quorum stands without it")
 }
 
-// etcdIdentity: who answers on this member's address is another member, or of another cluster (FAULTS.md S20).
-func (t *target) etcdIdentity() {
-	if t.spec.Identity == "" || t.m.Answerer == "" || t.m.Answerer == t.spec.Identity {
-		return
+// patience is how long a member may be silent. One that was heard in this run, or that a signal has stopped, does not start
+// any more.
+func (t *target) patience() time.Duration {
+	p := t.f.Process
+	stopped := p.Fresh(t.now, FreshLocal) && p.Value.PID == t.unit.MainPID && p.Value.Stopped()
+	if t.m.Heard || stopped || planted.On("engine/starting-etcd-is-hung") {
+		return etcdHangProof
 	}
-	t.find(node.Finding{
-		Code: node.EtcdWrongCluster, Severity: node.Page, Subject: t.spec.Service,
-		Text:     fmt.Sprintf("Who answers as this member of etcd is %s, and should be %s: another member, or another cluster.", t.m.Answerer, t.spec.Identity),
-		Advice:   "A member that was replaced on purpose has a new identity: put that into `identity`. Otherwise its data directory or its address is another's.",
-		Evidence: []node.Evidence{t.memberEvidence()},
+	return etcdStartProof
+}
+
+// quorumElsewhere reports whether another member is seen to have a leader: what is silent then does not wait for a quorum.
+func (t *target) quorumElsewhere() bool {
+	return planted.On("engine/etcd-waits-is-hung") || slices.ContainsFunc(t.f.Others, func(o node.Peer) bool {
+		return o.Member.Fresh(t.now, FreshLocal) && o.Member.Value.Serves()
 	})
 }
 
-// lost lists the members of which this machine knows that they are not healthy: positively, not for want of an answer to
-// this machine alone.
-func (t *target) lost() (sick []string, unknown int) {
+// etcdRemoved: another member answers and does not list the one of this machine. Its exit is no crash, and a start would
+// only make it exit again (FAULTS.md F56). It reports whether it is so.
+func (t *target) etcdRemoved() bool {
+	by := t.removedBy()
+	if by == "" || t.unitKnown && t.unit.State != service.StateRunning && unwanted(t.unit.Intent()) || planted.On("engine/removed-is-crashed") {
+		return false
+	}
+	t.find(node.Finding{
+		Code: node.EtcdRemoved, Severity: node.Warn, Subject: t.spec.Service,
+		Text:     fmt.Sprintf("%s does not list the member of this machine (%s): it was removed from the cluster. It is not started.", by, cmp.Or(t.m.Answerer, t.spec.Identity)),
+		Advice:   "Take the service out of pgpatrol's file, or add the member again with an empty data directory.",
+		Evidence: append([]node.Evidence{t.unitEvidence()}, t.membersEvidence()...),
+	})
+	return true
+}
+
+// removedBy is the member that answers and whose list lacks this machine's member, "" if there is none.
+func (t *target) removedBy() string {
+	cluster, me, ok := strings.Cut(cmp.Or(t.m.Answerer, t.spec.Identity), "/")
+	for _, o := range t.f.Others {
+		m := o.Member.Value
+		if ok && o.Member.Fresh(t.now, FreshLocal) && m.Outcome == answered && m.ClusterID == cluster && len(m.Members) > 0 && !slices.Contains(m.Members, me) {
+			return o.URL
+		}
+	}
+	return ""
+}
+
+// identityRule: who answers as this member, or behind this forwarder, is another member or of another cluster (FAULTS.md
+// S20), or the forwarder leads to somebody else than it should.
+func (t *target) identityRule() {
+	text := ""
+	switch through, past := t.f.Through.Value.Identity, t.f.Past.Value.Identity; {
+	case t.m.Stranger != "":
+		should := t.spec.Identity
+		if should == "" {
+			should = "of the cluster of " + t.m.Answerer
+		}
+		text = fmt.Sprintf("Who answers there is %s, and should be %s.", t.m.Stranger, should)
+	case t.f.Through.Fresh(t.now, FreshLocal) && t.f.Past.Fresh(t.now, FreshLocal) && through != "" && past != "" && through != past:
+		text = fmt.Sprintf("Through the forwarder %s answers, and past it %s: it leads to somebody else.", through, past)
+	default:
+		return
+	}
+	evidence := t.membersEvidence()
+	if t.spec.Kind == node.KindForwarder {
+		evidence = t.hopEvidence()
+	}
+	t.find(node.Finding{
+		Code: node.EtcdWrongCluster, Severity: node.Page, Subject: t.spec.Service, Text: text,
+		Advice:   "A member that was replaced on purpose has a new identity: put that into `identity`. Otherwise an address or a data directory is another's.",
+		Evidence: evidence,
+	})
+}
+
+// lost lists the members that do not work, as far as this machine can see, and says when they were last looked at.
+func (t *target) lost() (sick []string, at node.Instant) {
 	look := func(name string, m node.Fact[probe.EtcdMember]) {
-		switch {
-		case !m.Fresh(t.now, FreshLocal):
-			unknown++
-		case m.Value.Outcome != answered, m.Value.LeaderID == "":
+		at = max(at, m.At)
+		if m.Fresh(t.now, FreshLocal) && !m.Value.Serves() {
 			sick = append(sick, name)
 		}
 	}
-	look(t.spec.Service, t.f.Member)
+	look("the one here", t.f.Member)
 	for _, o := range t.f.Others {
 		look(o.URL, o.Member)
 	}
-	return sick, unknown
+	return sick, at
 }
 
 // etcdQuorum: a member that answers and has no leader proves that there is no quorum where it is; one that does not answer
 // this machine proves only that the reserve is smaller than it should be, as seen from here (FAULTS.md F40, F63).
 func (t *target) etcdQuorum() {
 	m := t.f.Member
-	leaderless := t.streak("leaderless/"+t.spec.Service, m.Fresh(t.now, FreshLocal) && m.Value.Outcome == answered && m.Value.LeaderID == "", m.At)
-	sick, _ := t.lost()
-	reduced := t.streak("reduced/"+t.spec.Service, len(sick) > 0, m.At)
+	leaderless := t.streak("leaderless/"+t.spec.Service, m.Fresh(t.now, FreshLocal) && m.Value.Leaderless(), m.At)
+	sick, at := t.lost()
+	reduced := t.streak("reduced/"+t.spec.Service, len(sick) > 0, at)
 	if leaderless.Count > 0 || reduced.Count > 0 {
 		t.attention = true
 	}
@@ -102,21 +164,22 @@ func (t *target) etcdQuorum() {
 			Evidence: t.membersEvidence(),
 		})
 	case enough(reduced, 2, lossProof):
-		left := len(t.f.Others) + 1 - len(sick) - (len(t.f.Others)+1)/2 - 1
 		t.find(node.Finding{
 			Code: node.EtcdRedundancyLost, Severity: node.Warn, Subject: t.spec.Service,
-			Text:     fmt.Sprintf("Seen from here %s of %d members of etcd: %s. %d more may be lost before the quorum is.", howMany(len(sick), "does not work", "do not work"), len(t.f.Others)+1, strings.Join(sick, ", "), max(0, left)),
+			Text: fmt.Sprintf("%d of %d members of etcd work, as seen from here; not %s. %s", len(t.f.Others)+1-len(sick), len(t.f.Others)+1,
+				strings.Join(sick, ", "), reserve(len(t.f.Others)+1, len(sick))),
 			Advice:   "Nothing that runs is stopped meanwhile.",
 			Evidence: t.membersEvidence(),
 		})
 	}
 }
 
-func howMany(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
+// reserve says how many members more may be lost.
+func reserve(members, lost int) string {
+	if left := members - lost - (members/2 + 1); left >= 0 {
+		return fmt.Sprintf("%d more may be lost before the quorum is.", left)
 	}
-	return fmt.Sprintf("%d %s", n, many)
+	return "A quorum is not seen from here."
 }
 
 // etcdAlarms: what a member raises holds for the whole cluster (FAULTS.md F41, F51).

@@ -5,12 +5,15 @@ import (
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 )
 
-// forwarderProof is how long a forwarder must have carried nothing, while what is behind it answers (FAULTS.md F72: two
-// probes of two seconds).
-const forwarderProof = 2 * time.Second
+// How long a forwarder must have carried nothing, while what is behind it answers.
+const (
+	muteProof = 2 * time.Second // it takes connections (FAULTS.md F72: two probes of two seconds)
+	deafProof = 6 * time.Second // it listens nowhere, and may be about to (FAULTS.md F75)
+)
 
 // forwarderRules compares what comes through a forwarder with what answers past it, both asked with the protocol that it
 // carries. A connect proves nothing: a hung forwarder takes it, and one whose backend is dead takes it too (FAULTS.md L25).
@@ -21,41 +24,49 @@ const forwarderProof = 2 * time.Second
 //	answers      broken            hung: it forwards to somewhere else, or ends every connection --> restart
 //	answers      refused           runs and does not listen: started before its address existed (F75) --> restart
 //	no answer    anything          the fault is behind it: the forwarder is left alone (F73)
+//	unknown      anything          nothing is known of the forwarder: it is left alone
 func (t *target) forwarderRules() {
+	t.identityRule()
 	through, past := t.f.Through, t.f.Past
-	if !through.Fresh(t.now, FreshLocal) || !past.Fresh(t.now, FreshLocal) || through.Value.Outcome == answered {
-		t.streak("mute/"+t.spec.Service, false, through.At)
-		t.streak("broken/"+t.spec.Service, false, through.At)
-		return
+	seen := through.Fresh(t.now, FreshLocal) && past.Fresh(t.now, FreshLocal)
+	lost := seen && through.Value.Outcome != answered
+	behind := seen && past.Value.Outcome != answered && !planted.On("engine/backend-is-forwarder")
+	refused := through.Value.Outcome == probe.OutcomeRefused
+	at := min(through.At, past.At) // both were asked anew
+	mute := t.streak("mute/"+t.spec.Service, t.running() && lost && !behind && !refused, at)
+	deaf := t.streak("deaf/"+t.spec.Service, t.running() && lost && !behind && refused, at)
+	broken := t.streak("broken/"+t.spec.Service, lost && behind, at)
+	t.attention = t.attention || lost
+	switch {
+	case enough(mute, 2, muteProof):
+		t.carriesNothing(node.ForwarderHung, "takes connections and carries nothing", mute)
+	case enough(deaf, minObservations, deafProof):
+		t.carriesNothing(node.ForwarderDead, "runs, and nothing listens on its address", deaf)
+	case enough(broken, 2, muteProof):
+		t.backendDead(broken, refused)
 	}
-	t.attention = true
-	if past.Value.Outcome != answered {
-		t.streak("mute/"+t.spec.Service, false, through.At)
-		if st := t.streak("broken/"+t.spec.Service, true, past.At); enough(st, 2, forwarderProof) {
-			t.find(node.Finding{
-				Code: node.ForwarderBroken, Severity: node.Warn, Subject: t.spec.Service,
-				Text:     fmt.Sprintf("What is behind the forwarder has not answered for %s (%s): the forwarder is not at fault and is left alone.", st.Held().Round(time.Second), past.Value.Outcome),
-				Advice:   "Heal what it forwards to.",
-				Evidence: t.hopEvidence(),
-			})
-		}
-		return
-	}
-	t.streak("broken/"+t.spec.Service, false, past.At)
-	st := t.streak("mute/"+t.spec.Service, true, through.At)
-	if !enough(st, 2, forwarderProof) {
-		return
-	}
-	what, code := "takes connections and carries nothing", node.ForwarderHung
-	if through.Value.Outcome == probe.OutcomeRefused {
-		what, code = "runs, and nothing listens on its address", node.ForwarderDead
-	}
+}
+
+func (t *target) carriesNothing(code node.Code, what string, st node.Streak) {
 	t.find(node.Finding{
 		Code: code, Severity: node.Page, Subject: t.spec.Service,
-		Text:     fmt.Sprintf("The forwarder %s (%s, for %s), while what is behind it answers.", what, through.Value.Outcome, st.Held().Round(time.Second)),
+		Text:     fmt.Sprintf("The forwarder %s (%s, for %s), while what is behind it answers.", what, t.f.Through.Value.Outcome, st.Held().Round(time.Second)),
 		Evidence: t.hopEvidence(),
 	})
 	t.propose(node.Restart, code, node.ClassRevive, "it carries nothing, and what it forwards to answers")
+}
+
+func (t *target) backendDead(st node.Streak, refused bool) {
+	and := "the forwarder is not at fault and is left alone"
+	if refused {
+		and = "nothing listens on the forwarder's own address either, and it is left alone until there is something to carry"
+	}
+	t.find(node.Finding{
+		Code: node.ForwarderBroken, Severity: node.Warn, Subject: t.spec.Service,
+		Text:     fmt.Sprintf("What is behind the forwarder has not answered for %s (%s): %s.", st.Held().Round(time.Second), t.f.Past.Value.Outcome, and),
+		Advice:   "Heal what it forwards to.",
+		Evidence: t.hopEvidence(),
+	})
 }
 
 func (t *target) hopEvidence() []node.Evidence {

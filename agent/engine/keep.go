@@ -27,7 +27,7 @@ func Keep(m node.Memory, now node.Instant) node.Kept {
 	for name, s := range m.Services {
 		k.Services[name] = node.KeptService{
 			InvocationID: s.InvocationID, Restarts: s.Restarts, Starts: slices.Clone(s.Starts), Job: s.Job, JobEnded: s.JobEnded,
-			DivergedDir: s.DivergedDir,
+			DivergedDir: s.DivergedDir, Answerer: s.Answerer, Stranger: s.Stranger, Heard: s.Heard,
 		}
 	}
 	return k
@@ -76,9 +76,9 @@ func Recall(k node.Kept, sameBoot bool, now node.Instant) node.Memory {
 const bootBegan node.Instant = 1
 
 func recallService(k node.KeptService, sameBoot bool, now node.Instant) node.ServiceMemory {
-	s := node.ServiceMemory{DivergedDir: k.DivergedDir}
+	s := node.ServiceMemory{DivergedDir: k.DivergedDir, Answerer: k.Answerer, Stranger: k.Stranger}
 	if sameBoot {
-		s.InvocationID, s.Restarts, s.Job = k.InvocationID, k.Restarts, k.Job
+		s.InvocationID, s.Restarts, s.Job, s.Heard = k.InvocationID, k.Restarts, k.Job, k.Heard
 		s.Starts, s.JobEnded = past(k.Starts, now), min(k.JobEnded, now)
 	}
 	return s

@@ -216,23 +216,23 @@ func (v *view) memberUnknown() {
 }
 
 // healFailed keeps a failed heal visible until the service is well again.
-func (v *view) healFailed() {
+func (s *step) healFailed(name string, well bool, evidence ...node.Evidence) {
 	var last *node.Attempt
-	for i := range v.in.Attempts {
-		if a := &v.in.Attempts[i]; a.Service == v.spec.Service && a.BootID == v.in.Snapshot.BootID {
+	for i := range s.in.Attempts {
+		if a := &s.in.Attempts[i]; a.Service == name && a.BootID == s.in.Snapshot.BootID {
 			last = a
 		}
 	}
-	if last == nil || (last.Result != node.ResultUnverified && last.Result != node.ResultFailed) || v.now.Sub(last.At) > time.Hour {
+	if last == nil || (last.Result != node.ResultUnverified && last.Result != node.ResultFailed) || s.now.Sub(last.At) > time.Hour {
 		return
 	}
-	if v.healthy() && v.now.Sub(last.At) > 10*time.Minute {
+	if well && s.now.Sub(last.At) > 10*time.Minute {
 		return
 	}
-	v.find(node.Finding{
-		Code: node.HealFailed, Severity: node.Page, Subject: v.spec.Service,
-		Text:     fmt.Sprintf("%s for %s was %s %s ago: it did not have the effect it must have.", last.Verb, last.Finding, last.Result, v.now.Sub(last.At).Round(time.Second)),
+	s.find(node.Finding{
+		Code: node.HealFailed, Severity: node.Page, Subject: name,
+		Text:     fmt.Sprintf("%s for %s was %s %s ago: it did not have the effect it must have.", last.Verb, last.Finding, last.Result, s.now.Sub(last.At).Round(time.Second)),
 		Advice:   "`pgpatrol history` shows what was expected and what was seen. A person must look: pgpatrol does not repeat blindly.",
-		Evidence: []node.Evidence{v.unitEvidence(), v.livenessEvidence(), v.postgresEvidence()},
+		Evidence: evidence,
 	})
 }

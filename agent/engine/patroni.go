@@ -20,7 +20,7 @@ func (v *view) rules() {
 	v.diverged()
 	v.apiInvalid()
 	v.memberUnknown()
-	v.healFailed()
+	v.healFailed(v.spec.Service, v.healthy(), v.unitEvidence(), v.livenessEvidence(), v.postgresEvidence())
 	v.flaps()
 	switch {
 	case v.zombie(), v.failed(), v.hung(), v.loopStuck():

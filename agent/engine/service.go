@@ -28,17 +28,29 @@ func (s *step) services() {
 			continue
 		}
 		t.managerRules()
-		if !t.crashed() {
-			switch spec.Kind {
-			case node.KindEtcd:
-				t.etcdRules()
-			case node.KindForwarder:
-				t.forwarderRules()
-			case node.KindGeneric, node.KindPatroni:
-				t.genericRules()
-			}
-		}
+		t.healFailed(spec.Service, t.works(), t.unitEvidence())
+		t.rules()
 		s.mem.Services[spec.Service] = *t.m
+	}
+}
+
+func (t *target) rules() {
+	switch {
+	case t.spec.Kind == node.KindEtcd && t.etcdRemoved(), t.crashed():
+		t.forget()
+	case t.spec.Kind == node.KindEtcd:
+		t.etcdRules()
+	case t.spec.Kind == node.KindForwarder:
+		t.forwarderRules()
+	default:
+		t.genericRules()
+	}
+}
+
+// forget ends every condition that has held so far.
+func (t *target) forget() {
+	for _, name := range []string{"silent", "leaderless", "reduced", "mute", "deaf", "broken", "fails"} {
+		delete(t.mem.Streaks, name+"/"+t.spec.Service)
 	}
 }
 
@@ -59,17 +71,10 @@ func (s *step) target(spec node.ServiceSpec) (*target, bool) {
 // remember notes what the unit did since the last step, and who answered.
 func (t *target) remember() {
 	if t.unitKnown {
+		t.rememberRun()
 		t.noteUnit(t.m, t.unit)
-		if t.unit.MainPID != t.m.MainPID {
-			t.m.MainPID = t.unit.MainPID
-			for _, name := range targetStreaks {
-				delete(t.mem.Streaks, name+"/"+t.spec.Service)
-			}
-		}
 	}
-	if id := t.answerer(); id != "" {
-		t.m.Answerer = id
-	}
+	t.rememberAnswerer()
 	if t.works() {
 		t.m.GoodPolls++
 	} else {
@@ -80,28 +85,54 @@ func (t *target) remember() {
 	}
 }
 
-// targetStreaks are the conditions that belong to one main process.
-var targetStreaks = []string{"silent", "mute", "fails"}
-
-// answerer is the identity of who answers now, "" where nobody does or the protocol does not tell.
-func (t *target) answerer() string {
-	switch m := t.f.Member; {
-	case t.spec.Kind == node.KindEtcd && m.Fresh(t.now, FreshLocal) && m.Value.ClusterID != "":
-		return m.Value.ClusterID + "/" + m.Value.MemberID
-	case t.spec.Kind == node.KindForwarder && t.f.Past.Fresh(t.now, FreshLocal):
-		return t.f.Past.Value.Identity
+// rememberRun gives a new run a clean sheet: it is not blamed for what its predecessor did.
+func (t *target) rememberRun() {
+	fresh := t.unit.InvocationID != t.m.InvocationID
+	if fresh {
+		t.m.RunSeen, t.m.Heard = t.now, false
 	}
-	return ""
+	if (fresh || t.unit.MainPID != t.m.MainPID) && !planted.On("engine/stale-service-streaks") {
+		t.forget()
+	}
+	t.m.MainPID = t.unit.MainPID
+}
+
+// rememberAnswerer notes who answers as this member of etcd, and that it does so in this run, or who answers behind this
+// forwarder.
+func (t *target) rememberAnswerer() {
+	id := ""
+	m, p := t.f.Member, t.f.Past
+	switch {
+	case t.spec.Kind == node.KindEtcd && m.Fresh(t.now, FreshLocal):
+		id = m.Value.Identity()
+	case t.spec.Kind == node.KindForwarder && p.Fresh(t.now, FreshLocal):
+		id = p.Value.Identity
+	}
+	if t.spec.Stranger(t.m.Answerer, id) {
+		t.m.Stranger = id
+		return
+	}
+	if id != "" {
+		t.m.Answerer, t.m.Stranger = id, ""
+	}
+	if m.Fresh(t.now, FreshLocal) && m.Value.Alive() && m.At > t.m.RunSeen {
+		t.m.Heard = true
+	}
+}
+
+// running reports whether the unit is known to run: where its manager does not say, nothing is judged that needs a verb.
+func (t *target) running() bool {
+	return t.unitKnown && t.unit.State == service.StateRunning || planted.On("engine/unknown-unit-runs") && !t.unitKnown
 }
 
 // works reports whether the service is seen to do what it is for.
 func (t *target) works() bool {
-	if !t.unitKnown || t.unit.State != service.StateRunning {
+	if !t.running() {
 		return false
 	}
 	switch t.spec.Kind {
 	case node.KindEtcd:
-		return t.f.Member.Fresh(t.now, FreshLocal) && t.f.Member.Value.Healthy
+		return t.f.Member.Fresh(t.now, FreshLocal) && t.f.Member.Value.Serves()
 	case node.KindForwarder:
 		return t.f.Through.Fresh(t.now, FreshLocal) && t.f.Through.Value.Outcome == answered
 	case node.KindGeneric, node.KindPatroni:
@@ -138,13 +169,15 @@ func (t *target) crashed() bool {
 	}
 	t.crashing()
 	switch intent := t.unit.Intent(); {
-	case intent == service.IntentStopped || intent == service.IntentDisabled || intent == service.IntentMasked:
-		if t.unit.State == service.StateRunning {
-			return false
+	case t.unit.State == service.StateRunning:
+		return false
+	case unwanted(intent):
+		text := fmt.Sprintf("%s was stopped on purpose (%s, %s). It is left alone until a person starts it.", t.spec.Unit, orNone(t.unit.Detail), intent)
+		if t.unit.State == service.StateFailed && intent != service.IntentStopped {
+			text = fmt.Sprintf("%s has failed (%s), and it is %s: nobody but a person may start it.", t.spec.Unit, orNone(t.unit.Result), intent)
 		}
 		t.find(node.Finding{
-			Code: node.ServiceStopped, Severity: node.Info, Subject: t.spec.Service,
-			Text:     fmt.Sprintf("%s was stopped on purpose (%s, %s). It is left alone until a person starts it.", t.spec.Unit, orNone(t.unit.Detail), intent),
+			Code: node.ServiceStopped, Severity: node.Info, Subject: t.spec.Service, Text: text,
 			Evidence: []node.Evidence{t.unitEvidence()},
 		})
 		return true
@@ -157,11 +190,13 @@ func (t *target) crashed() bool {
 			Evidence: []node.Evidence{t.unitEvidence()},
 		})
 		t.propose(node.StartFailed, t.crashCode(), node.ClassRevive, "it crashed and nobody stopped it; starting it once brings it back")
-		return true
-	case t.unit.State != service.StateRunning:
-		return true // its manager, or a person, is at work
 	}
-	return false
+	return true // or its manager, or a person, is at work
+}
+
+// unwanted reports whether a person does not want the unit to run.
+func unwanted(i service.Intent) bool {
+	return i == service.IntentStopped || i == service.IntentDisabled || i == service.IntentMasked
 }
 
 func (t *target) crashCode() node.Code {
@@ -192,7 +227,7 @@ func (t *target) crashing() {
 // genericRules: a service of any kind runs, and its own check fails. What would help is not known, so nothing is done.
 func (t *target) genericRules() {
 	c := t.f.Check
-	st := t.streak("fails/"+t.spec.Service, c.Fresh(t.now, FreshLocal) && !c.Value.OK, c.At)
+	st := t.streak("fails/"+t.spec.Service, t.running() && c.Fresh(t.now, FreshLocal) && !c.Value.OK, c.At)
 	if st.Count == 0 {
 		return
 	}
@@ -214,12 +249,16 @@ func (t *target) propose(verb node.Verb, code node.Code, class node.Class, reaso
 			InvocationID: t.unit.InvocationID, MainPID: t.unit.MainPID, StartTick: t.f.Process.Value.StartTick,
 			LeaderName: t.cluster.LeaderName(),
 		},
-		Expect:   node.Expectation{NewInvocation: true, Works: true},
+		Expect:   node.Expectation{NewInvocation: true, Works: t.canWork()},
 		Deadline: serviceDeadline, Settle: settleTime,
 	}
 	a.ID = fmt.Sprintf("%s/%s/%s/%s", verb, t.spec.Service, code, shortID(t.unit.InvocationID))
 	t.actions = append(t.actions, a)
 }
+
+// canWork reports whether the service can be expected to do what it is for once it runs. A member of etcd without a quorum
+// does not even answer: it waits for the others, and they for it (FAULTS.md F40).
+func (t *target) canWork() bool { return t.spec.Kind != node.KindEtcd || t.quorumElsewhere() }
 
 // serviceDeadline allows for a manager that gives a hung service its time to stop before it uses force: ten seconds is what
 // Docker does.

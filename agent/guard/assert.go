@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
@@ -42,55 +43,18 @@ func assertSituation(in Input) string {
 	return ""
 }
 
-// assertPatroni checks what forbids every action on Patroni, and whatever stops something that runs.
-func assertPatroni(in Input) string {
-	dcs := in.Snapshot.DCS
-	switch {
-	case !dcs.Cluster.Known, in.Snapshot.Now-dcs.Cluster.At > node.Instant(FreshRoutine):
-		return "the view of etcd is not fresh"
-	case dcs.Cluster.Value.Config.Pause:
-		return "the cluster is paused"
-	}
-	return ""
-}
-
 // assertTarget checks what forbids this action.
 func assertTarget(in Input, a node.Action) string {
-	patroni := a.Kind == "" || a.Kind == node.KindPatroni
-	units, specs := []node.Fact[service.Status]{}, 0
-	if patroni {
-		for _, s := range in.Spec.Patroni {
-			if s.Service == a.Service || s.Unit == a.Unit {
-				specs++
-			}
-		}
-		for _, f := range in.Snapshot.Patroni {
-			if f.Service == a.Service {
-				units = append(units, f.Unit)
-			}
-		}
-	} else {
-		for _, s := range in.Spec.Services {
-			if s.Service == a.Service {
-				specs++
-			}
-		}
-		for _, f := range in.Snapshot.Services {
-			if f.Service == a.Service {
-				units = append(units, f.Unit)
-			}
-		}
+	kind := a.Kind
+	if kind == "" {
+		kind = node.KindPatroni
 	}
-	if specs != 1 || len(units) != 1 || !sameUnit(in.Spec, a) {
-		return fmt.Sprintf("it has %d targets in the configuration and %d in the snapshot, not exactly one", specs, len(units))
+	aims, units := aimsOf(in.Spec, a), unitsOf(in.Snapshot, a.Service)
+	if len(aims) != 1 || len(units) != 1 || aims[0] != (aim{a.Service, a.Unit, kind}) {
+		return fmt.Sprintf("it has %d targets in the configuration and %d in the snapshot, not exactly one", len(aims), len(units))
 	}
-	if patroni || a.Class == node.ClassDisrupt {
-		if broken := assertPatroni(in); broken != "" && (patroni || broken != "the cluster is paused") {
-			return broken
-		}
-	}
-	if patroni && a.Verb == node.Restart {
-		return "a restart of Patroni stops PostgreSQL"
+	if broken := assertKind(in, a, kind == node.KindPatroni); broken != "" {
+		return broken
 	}
 	if mode := in.Spec.PolicyOf(a.Service).For(a.Class, a.Finding); mode != node.ModeAuto && !(mode == node.ModeAsk && consented(in, a)) {
 		return fmt.Sprintf("policy is %q and no person approved it", mode)
@@ -98,19 +62,77 @@ func assertTarget(in Input, a node.Action) string {
 	return assertUnit(units[0])
 }
 
-// sameUnit reports whether the configuration has this service with this unit.
-func sameUnit(spec node.Spec, a node.Action) bool {
+// aim is a service that an action may be about.
+type aim struct {
+	service, unit string
+	kind          node.Kind
+}
+
+// aimsOf returns the services that an action could hit: the one of that name, and any Patroni of that unit.
+func aimsOf(spec node.Spec, a node.Action) []aim {
+	var out []aim
 	for _, s := range spec.Patroni {
-		if s.Service == a.Service {
-			return s.Unit == a.Unit
+		if s.Service == a.Service || s.Unit == a.Unit {
+			out = append(out, aim{s.Service, s.Unit, node.KindPatroni})
 		}
 	}
 	for _, s := range spec.Services {
 		if s.Service == a.Service {
-			return s.Unit == a.Unit
+			out = append(out, aim{s.Service, s.Unit, s.Kind})
 		}
 	}
-	return false
+	return out
+}
+
+// unitsOf returns what the snapshot knows of the units of a service.
+func unitsOf(snap node.Snapshot, name string) []node.Fact[service.Status] {
+	var out []node.Fact[service.Status]
+	for i := range snap.Patroni {
+		if f := &snap.Patroni[i]; f.Service == name {
+			out = append(out, f.Unit)
+		}
+	}
+	for i := range snap.Services {
+		if f := &snap.Services[i]; f.Service == name {
+			out = append(out, f.Unit)
+		}
+	}
+	return out
+}
+
+// assertKind checks what forbids an action on a service of that kind. Whatever stops something that runs needs to know who
+// leads; a paused cluster is Patroni's and PostgreSQL's only (FAULTS.md S22).
+func assertKind(in Input, a node.Action, patroni bool) string {
+	dcs := in.Snapshot.DCS
+	old := !dcs.Cluster.Known || in.Snapshot.Now-dcs.Cluster.At > node.Instant(FreshRoutine)
+	switch {
+	case old && (patroni || a.Class == node.ClassDisrupt):
+		return "the view of etcd is not fresh"
+	case patroni && dcs.Cluster.Value.Config.Pause:
+		return "the cluster is paused"
+	case patroni && a.Verb == node.Restart:
+		return "a restart of Patroni stops PostgreSQL"
+	case a.Kind == node.KindEtcd && a.Verb == node.Restart && answering(in.Snapshot, a.Service) < 2:
+		return "another member of etcd does not answer"
+	}
+	return ""
+}
+
+// answering counts the other members of etcd that answer, 0 if one does not.
+func answering(snap node.Snapshot, name string) int {
+	n := 0
+	for i := range snap.Services {
+		if snap.Services[i].Service != name {
+			continue
+		}
+		for _, o := range snap.Services[i].Others {
+			if !o.Member.Known || o.Member.Value.Outcome != probe.OutcomeAnswered {
+				return 0
+			}
+			n++
+		}
+	}
+	return n
 }
 
 func assertUnit(f node.Fact[service.Status]) string {

@@ -106,6 +106,9 @@ type guardCase struct {
 }
 
 func (tt guardCase) input() Input {
+	if k := tt.action.Kind; k != "" && k != node.KindPatroni {
+		return tt.serviceInput()
+	}
 	changes := append([]nodetest.Change{}, tt.base...)
 	if tt.action.Class == node.ClassDisrupt {
 		changes = append(changes, nodetest.WithUnit(func(s *service.Status) { s.KillMode = "control-group" }))

@@ -9,7 +9,7 @@ import (
 )
 
 func TestPlan_GuardsRefuse(t *testing.T) {
-	for _, tt := range guardCases() {
+	for _, tt := range append(guardCases(), serviceCases()...) {
 		t.Run(tt.name, func(t *testing.T) {
 			in := tt.input()
 			plan := Plan(in)

@@ -140,7 +140,8 @@ func upgrade(c *check) string {
 	return ""
 }
 
-// patroniPause: pause is obeyed, and its last known state outlives the loss of etcd by a ttl (FAULTS.md F11, S22).
+// patroniPause: pause is obeyed, and its last known state outlives the loss of etcd by a ttl (FAULTS.md F11, S22). It is about
+// Patroni and PostgreSQL: what is done to a member of etcd or to a forwarder, pgpatrol's own pause holds back.
 func patroniPause(c *check) string {
 	if c.cluster().Config.Pause {
 		return refuse("the cluster is paused")

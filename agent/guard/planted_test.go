@@ -20,7 +20,7 @@ func TestPlanted_IsNoticed(t *testing.T) {
 		}
 		planted.Current = bug
 		noticed := 0
-		for _, tt := range guardCases() {
+		for _, tt := range append(guardCases(), serviceCases()...) {
 			if allowed := len(Plan(tt.input()).Allowed) == 1; allowed != (tt.refused == "") {
 				noticed++
 			}

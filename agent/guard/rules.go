@@ -105,12 +105,14 @@ func identity(c *check) string {
 func dcsWritable(c *check) string {
 	dcs := &c.in.Snapshot.DCS
 	switch {
+	case c.kind == node.KindEtcd && c.corrupt():
+		return refuse("a member of etcd raises CORRUPT: which one is wrong is for a person to find out")
 	case c.kind != node.KindPatroni && c.a.Class != node.ClassDisrupt:
 		return ""
 	case !dcs.Alarms.Fresh(c.now, FreshScan):
 		return refuse("etcd's alarms are unknown")
 	case len(dcs.Alarms.Value) > 0:
-		return refuse("etcd raises %s: a restarted Patroni could not get a lease", strings.Join(dcs.Alarms.Value, ", "))
+		return refuse("etcd raises %s: a Patroni that is restarted could not get a lease", strings.Join(dcs.Alarms.Value, ", "))
 	case c.in.Snapshot.Confirm && (!dcs.Writable.Fresh(c.now, FreshConfirm) || !dcs.Writable.Value):
 		return refuse("etcd did not just grant a test lease (%s)", nameOr(dcs.Writable.Why, "refused"))
 	}

@@ -1,9 +1,12 @@
 package guard
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
@@ -14,7 +17,7 @@ import (
 func (c *check) serviceFreshness() []string {
 	var bad []string
 	need := func(name string, fresh bool) {
-		if !fresh {
+		if !fresh && !planted.On("guard/unknown-member-is-healthy") {
 			bad = append(bad, name)
 		}
 	}
@@ -40,17 +43,28 @@ func (c *check) serviceFreshness() []string {
 // serviceIdentity: a member of etcd, and whoever answers behind a forwarder, must be who it was configured or known to be
 // (FAULTS.md S20). A start brings back what is installed here, whoever that is; only a restart rests on who answered.
 func (c *check) serviceIdentity() string {
-	want, seen := c.s.Identity, c.m.Answerer
-	if c.a.Verb != node.Restart || want == "" || seen == "" || want == seen {
+	if c.a.Verb != node.Restart || c.m.Stranger == "" {
 		return ""
 	}
-	return refuse("who answers there is %s, not %s", seen, want)
+	return refuse("who answers there is %s, not %s", c.m.Stranger, nameOr(c.s.Identity, c.m.Answerer))
+}
+
+// corrupt reports whether any member is known to raise CORRUPT (FAULTS.md F51).
+func (c *check) corrupt() bool {
+	if c.in.Snapshot.DCS.Alarms.Known && slices.Contains(c.in.Snapshot.DCS.Alarms.Value, "CORRUPT") {
+		return true
+	}
+	return slices.ContainsFunc(append([]node.Peer{{Member: c.facts.Member}}, c.facts.Others...), func(p node.Peer) bool {
+		return p.Member.Known && slices.Contains(p.Member.Value.Alarms, "CORRUPT")
+	})
 }
 
 // serviceUnit: the unit must be such that the verb does what it says.
 func (c *check) serviceUnit() string {
 	u := c.unit.Value
 	switch {
+	case !slices.Contains(c.kind.Verbs(), c.a.Verb):
+		return refuse("%s is not done to a service of kind %s", c.a.Verb, c.kind)
 	case c.a.Verb == node.StartFailed && u.State != service.StateFailed:
 		return refuse("%s is %s, not failed", c.a.Unit, u.State)
 	case c.a.Verb == node.StartFailed:
@@ -64,23 +78,53 @@ func (c *check) serviceUnit() string {
 }
 
 // etcdRedundancy: a member that runs is only stopped while every other member is healthy, so that the quorum stands
-// without it (FAULTS.md F39, S10). Of two members neither is spare.
+// without it (FAULTS.md F39, S10). Of two members neither is spare. A member that answers on two addresses counts once.
 func (c *check) etcdRedundancy() string {
-	if len(c.facts.Others) < 2 {
-		return refuse("%d other members of etcd are known; without this one there would be no quorum", len(c.facts.Others))
-	}
 	var sick []string
+	healthy := map[string]bool{}
 	for _, o := range c.facts.Others {
-		m := o.Member
-		switch {
-		case !m.Fresh(c.now, c.limit()):
-			sick = append(sick, o.URL+" is not known to be healthy")
-		case m.Value.Outcome != probe.OutcomeAnswered || !m.Value.Healthy || m.Value.LeaderID == "" || m.Value.Learner:
-			sick = append(sick, o.URL+" is not healthy")
+		if why := c.spare(o.Member); why != "" {
+			sick = append(sick, o.URL+" "+why)
+			continue
 		}
+		healthy[o.Member.Value.MemberID] = true
 	}
-	if len(sick) > 0 {
+	for _, o := range c.facts.Others {
+		sick = append(sick, c.unseen(o, healthy)...)
+	}
+	switch {
+	case len(sick) > 0:
 		return refuse("every other member must be healthy before one that runs is stopped: %s", strings.Join(sick, ", "))
+	case len(healthy) < 2 && !planted.On("guard/quorum-of-one"):
+		return refuse("%d other members of etcd are known; without this one there would be no quorum", len(healthy))
 	}
 	return ""
+}
+
+// spare returns why another member does not count for the quorum.
+func (c *check) spare(m node.Fact[probe.EtcdMember]) string {
+	cluster, _, _ := strings.Cut(nameOr(c.m.Answerer, c.s.Identity), "/")
+	switch {
+	case !m.Fresh(c.now, c.limit()) && !planted.On("guard/unknown-member-is-healthy"):
+		return "is not known to be healthy"
+	case !m.Value.Serves() || !m.Value.Healthy || m.Value.MemberID == "":
+		return "is not healthy"
+	case m.Value.Learner:
+		return "is a learner"
+	case cluster != "" && m.Value.ClusterID != cluster:
+		return "is of another cluster"
+	}
+	return ""
+}
+
+// unseen are the voting members that a member lists and that are neither healthy nor the one of this machine.
+func (c *check) unseen(o node.Peer, healthy map[string]bool) []string {
+	_, me, _ := strings.Cut(nameOr(c.m.Answerer, c.s.Identity), "/")
+	var out []string
+	for _, id := range o.Member.Value.Members {
+		if id != me && !healthy[id] {
+			out = append(out, fmt.Sprintf("%s lists the member %s, which is not known to be healthy", o.URL, id))
+		}
+	}
+	return out
 }

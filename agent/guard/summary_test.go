@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,4 +46,23 @@ func TestPlan_RestsOnAStartingServer(t *testing.T) {
 func explained(changes ...nodetest.Change) node.Plan {
 	in := Input{Spec: nodetest.Spec(node.ModeAuto), Snapshot: nodetest.Snap(at, changes...)}
 	return Explain(in, Plan(in))
+}
+
+// TestPlan_ServicesSayHowTheyAre: an agent of a machine without Patroni says what it sees, too.
+func TestPlan_ServicesSayHowTheyAre(t *testing.T) {
+	in := Input{Spec: nodetest.Services(node.ModeAuto), Snapshot: nodetest.SnapServices(at, nodetest.UnitOf(nodetest.Generic, func(u *service.Status) { u.Job = "restart" }))}
+	plan := Explain(in, Plan(in))
+	want := "Nothing is to be done: etcd runs, answers, and has a leader; socat runs, and carries what it is asked to; proxy is running under somebody's job restart, which is left to finish."
+	if plan.Summary != want {
+		t.Errorf("summary %q, want %q", plan.Summary, want)
+	}
+	var subjects []string
+	for _, e := range plan.Rests {
+		subjects = append(subjects, e.Subject)
+	}
+	for _, want := range []string{"etcd unit", "etcd member", "etcd other member http://three:2379", "socat through it", "socat past it", "proxy check"} {
+		if !slices.Contains(subjects, want) {
+			t.Errorf("the plan does not rest on %q: %v", want, subjects)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
@@ -30,12 +31,15 @@ func summary(in Input, p node.Plan) string {
 			codes = append(codes, string(f.Code))
 		}
 		return fmt.Sprintf("Nothing is to be done by pgpatrol: %s has no verb that would make it better.", strings.Join(codes, ", "))
-	case len(in.Spec.Patroni) == 0:
+	case len(in.Spec.Names()) == 0:
 		return "Nothing is to be done: this agent looks after no service and watches the cluster."
 	}
 	var names []string
 	for _, s := range in.Spec.Patroni {
 		names = append(names, s.Service+" "+healthWords(in, s))
+	}
+	for i := range in.Snapshot.Services {
+		names = append(names, in.Snapshot.Services[i].Service+" "+serviceWords(&in.Snapshot.Services[i]))
 	}
 	return "Nothing is to be done: " + strings.Join(names, "; ") + "."
 }
@@ -57,7 +61,7 @@ func healthWords(in Input, s node.PatroniSpec) string {
 		if f.Service != s.Service {
 			continue
 		}
-		if words := busyWords(f); words != "" {
+		if words := busyWords(f.Unit); words != "" {
 			return words
 		}
 		if f.Postgres.Known && f.Postgres.Value.Starting() {
@@ -70,11 +74,30 @@ func healthWords(in Input, s node.PatroniSpec) string {
 	return "is not seen answering yet, " + role
 }
 
-// busyWords says that somebody, or the manager itself, is at work on the unit.
-func busyWords(f node.PatroniFacts) string {
-	u := f.Unit.Value
+// serviceWords says how a service that is no Patroni is.
+func serviceWords(f *node.ServiceFacts) string {
+	busy := busyWords(f.Unit)
+	m, through, check := f.Member, f.Through, f.Check
 	switch {
+	case busy != "":
+		return busy
 	case !f.Unit.Known:
+		return "is not seen yet"
+	case m.Known && m.Value.Serves():
+		return "runs, answers, and has a leader"
+	case through.Known && through.Value.Outcome == probe.OutcomeAnswered:
+		return "runs, and carries what it is asked to"
+	case check.Known && check.Value.OK:
+		return "runs, and its check passes"
+	}
+	return fmt.Sprintf("is %s, and not seen doing its work yet", f.Unit.Value.State)
+}
+
+// busyWords says that somebody, or the manager itself, is at work on the unit.
+func busyWords(unit node.Fact[service.Status]) string {
+	u := unit.Value
+	switch {
+	case !unit.Known:
 		return ""
 	case u.Job != "":
 		return fmt.Sprintf("is %s under somebody's job %s, which is left to finish", u.State, u.Job)
@@ -103,6 +126,34 @@ func rests(in Input) []node.Evidence {
 			node.Show(f.Service+" PostgreSQL", f.Postgres, "%s", postgresWords(f)),
 			node.Show(f.Service+" configuration", f.Config, "valid %t", f.Config.Value.Valid),
 		)
+	}
+	for i := range in.Snapshot.Services {
+		out = append(out, serviceRests(&in.Snapshot.Services[i])...)
+	}
+	return out
+}
+
+// serviceRests lists the facts about a service that is no Patroni, of those that its kind has.
+func serviceRests(f *node.ServiceFacts) []node.Evidence {
+	out := []node.Evidence{node.Show(f.Service+" unit", f.Unit, "%s", f.Unit.Value.State)}
+	member := func(name string, m node.Fact[probe.EtcdMember]) {
+		out = append(out, node.Show(name, m, "gRPC %s, healthy %t, leader %s", m.Value.Outcome, m.Value.Healthy, nameOr(m.Value.LeaderID, "none")))
+	}
+	if f.Member.Source != "" {
+		member(f.Service+" member", f.Member)
+	}
+	for _, o := range f.Others {
+		member(f.Service+" other member "+o.URL, o.Member)
+	}
+	hop := func(name string, h node.Fact[probe.Hop]) {
+		if h.Source != "" {
+			out = append(out, node.Show(f.Service+" "+name, h, "%s %s", h.Value.Outcome, h.Value.Identity))
+		}
+	}
+	hop("through it", f.Through)
+	hop("past it", f.Past)
+	if f.Check.Source != "" {
+		out = append(out, node.Show(f.Service+" check", f.Check, "%s, passed %t", f.Check.Value.Outcome, f.Check.Value.OK))
 	}
 	return out
 }

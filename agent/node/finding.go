@@ -42,6 +42,7 @@ const (
 	EtcdQuotaNear      Code = "ETCD_QUOTA_NEAR"      // F42: the database nears its quota
 	EtcdVersionSkew    Code = "ETCD_VERSION_SKEW"    // members of different minor versions
 	EtcdWrongCluster   Code = "ETCD_WRONG_CLUSTER"   // S20: who answers is not the member that it was
+	EtcdRemoved        Code = "ETCD_REMOVED"         // F56: the other members do not list the member of this machine any more
 	ForwarderDead      Code = "FORWARDER_DEAD"       // F71, F74: nothing listens where the forwarder should
 	ForwarderHung      Code = "FORWARDER_HUNG"       // F72: it takes connections and carries nothing
 	ForwarderBroken    Code = "FORWARDER_BACKEND"    // F73: what is behind the forwarder does not answer
@@ -60,8 +61,8 @@ func Codes() []Code {
 		PatroniConfigBroken, ZombiePrimary, RivalPostmaster, ReplicaDiverged, Leaderless, DCSUnreachable, DCSReadOnly,
 		DCSKeyInvalid, ScopeUnknown, MemberUnknown, Paused, HealFailed, Storm, Flapping, UpgradeRunning, ActingHeld,
 		AgentDegraded, AgentConfigBroken, AgentAssertion, AgentCrashLoop, EtcdCrashed, EtcdHung, EtcdQuorumLost,
-		EtcdRedundancyLost, EtcdNoSpace, EtcdCorrupt, EtcdQuotaNear, EtcdVersionSkew, EtcdWrongCluster, ForwarderDead,
-		ForwarderHung, ForwarderBroken, ServiceCrashed, ServiceStopped, ServiceCrashing, ServiceFails, ManagerUnavailable,
+		EtcdRedundancyLost, EtcdNoSpace, EtcdCorrupt, EtcdQuotaNear, EtcdVersionSkew, EtcdWrongCluster, EtcdRemoved,
+		ForwarderDead, ForwarderHung, ForwarderBroken, ServiceCrashed, ServiceStopped, ServiceCrashing, ServiceFails, ManagerUnavailable,
 		ManagerForbids,
 	}
 }

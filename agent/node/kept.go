@@ -30,4 +30,7 @@ type KeptService struct {
 	Job          string    `json:"job,omitempty"`
 	JobEnded     Instant   `json:"job_ended,omitempty"`
 	DivergedDir  string    `json:"diverged_dir,omitempty"`
+	Answerer     string    `json:"answerer,omitempty"`
+	Stranger     string    `json:"stranger,omitempty"`
+	Heard        bool      `json:"heard,omitempty"`
 }

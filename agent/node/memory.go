@@ -72,6 +72,9 @@ type ServiceMemory struct {
 	Ahead        Ahead     `json:"ahead,omitzero"`         // first position seen ahead of the leader's
 	DivergedDir  string    `json:"diverged_dir,omitempty"` // data directory whose content is not the leader's
 	Answerer     string    `json:"answerer,omitempty"`     // identity of who answered last as this member, or behind this forwarder
+	Stranger     string    `json:"stranger,omitempty"`     // identity of who has answered there instead since then
+	RunSeen      Instant   `json:"run_seen,omitempty"`     // when the present run was first seen, 0: before this agent started
+	Heard        bool      `json:"heard,omitempty"`        // it has answered in the present run
 	Orphaned     Instant   `json:"orphaned,omitempty"`     // since when nobody has led and PostgreSQL here accepts writes, 0: it is not so
 }
 

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"strings"
+
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
@@ -40,8 +42,22 @@ type ServiceSpec struct {
 	Manager string `json:"manager"` // systemd, docker, openrc, ...
 	Policy  Policy `json:"policy"`  // the node's policy with the service's own on top
 	// Identity is who must answer behind a forwarder, or which member of etcd this is, as "cluster/member" in hexadecimal;
-	// empty: whoever answered first is believed.
+	// empty: any member of the cluster that answered first.
 	Identity string `json:"identity,omitempty"`
+}
+
+// Stranger reports whether an identity is not the one that must answer: the configured one, or without it one of the same
+// cluster as the one that is known from before. A member that was replaced is another one of the same cluster.
+func (s ServiceSpec) Stranger(known, seen string) bool {
+	switch {
+	case seen == "":
+		return false
+	case s.Identity != "":
+		return seen != s.Identity
+	}
+	is, _, _ := strings.Cut(seen, "/")
+	was, _, _ := strings.Cut(known, "/")
+	return known != "" && is != was
 }
 
 // ServiceFacts are the facts about one service that is not a Patroni.

@@ -2,10 +2,32 @@ package planted
 
 import "maps"
 
+// services are the bugs of what is done to services other than Patroni.
+var services = map[string]string{
+	"engine/backend-is-forwarder":     "a forwarder is blamed for what is dead behind it",
+	"engine/etcd-waits-is-hung":       "a member of etcd that waits for a quorum counts as hung",
+	"engine/removed-is-crashed":       "a member of etcd that was removed counts as crashed",
+	"engine/stale-service-streaks":    "a new run of a service is blamed for its predecessor",
+	"engine/starting-etcd-is-hung":    "a member of etcd that has just started counts as hung after 30 s",
+	"engine/unknown-unit-runs":        "a unit of which its manager says nothing counts as running",
+	"guard/quorum-of-one":             "a member of etcd is spare if one other is healthy",
+	"guard/unknown-member-is-healthy": "a member of etcd of which nothing is known counts as healthy",
+}
+
+// Outside returns the bugs that the simulation cannot find, with the reason. Unit tests find them.
+func Outside() map[string]string {
+	out := make(map[string]string, len(services))
+	for bug := range services {
+		out[bug] = "the simulation has no services but Patroni: agents look after no member of etcd and no forwarder there"
+	}
+	return out
+}
+
 // List returns every bug that can be planted, by name, with what it breaks. Each of the guards can be switched off, and
 // where a guard would hide a bug of the engine, the bug sits in both.
 func List[G ~string](guards []G) map[string]string {
 	all := maps.Clone(bugs)
+	maps.Copy(all, services)
 	for _, g := range guards {
 		all["guard/"+string(g)] = "the guard " + string(g) + " allows everything"
 	}

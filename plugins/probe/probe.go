@@ -212,11 +212,31 @@ type EtcdMember struct {
 	DBQuota   int64    `json:"db_quota,omitempty"` // 0: the member does not say (before 3.6)
 	Learner   bool     `json:"learner,omitempty"`
 	Alarms    []string `json:"alarms,omitempty"` // NOSPACE, CORRUPT
+	// Members are the voting members as this member lists them, by their MemberID; empty: it was not asked, or does not say.
+	Members []string `json:"members,omitempty"`
 }
 
 // Alive reports whether this member answers anything at all, healthy or not.
 func (m EtcdMember) Alive() bool {
 	return m.Outcome == OutcomeAnswered || m.Health == OutcomeAnswered
+}
+
+// Leaderless reports whether this member says that it has no leader. One that refuses to speak of itself does not say so.
+func (m EtcdMember) Leaderless() bool {
+	return m.Outcome == OutcomeAnswered && m.MemberID != "" && m.LeaderID == ""
+}
+
+// Serves reports whether this member answers and has a leader, so that it can serve writes unless an alarm forbids them.
+func (m EtcdMember) Serves() bool {
+	return m.Outcome == OutcomeAnswered && (m.LeaderID != "" || m.MemberID == "" && m.Healthy)
+}
+
+// Identity returns which member of which cluster answered, as "cluster/member", "" if it does not say.
+func (m EtcdMember) Identity() string {
+	if m.ClusterID == "" || m.MemberID == "" {
+		return ""
+	}
+	return m.ClusterID + "/" + m.MemberID
 }
 
 // Silent reports whether something takes connections there and answers nothing, by either way of asking.

@@ -16,8 +16,13 @@ func buildPlanted(seeds uint64) int { return huntPlanted(seeds, 2) }
 // huntPlanted plants one bug after the other and runs seeds until an invariant breaks.
 func huntPlanted(seeds uint64, workers int) int {
 	all := planted.List(node.Guards())
+	outside := planted.Outside()
 	found := 0
 	for _, bug := range slices.Sorted(maps.Keys(all)) {
+		if why := outside[bug]; why != "" {
+			fmt.Printf("outside    %-40s %s\n", bug, why)
+			continue
+		}
 		planted.Current = bug
 		t := runSeeds(1, seeds, workers, true)
 		if len(t.Violations) == 0 {
@@ -32,8 +37,8 @@ func huntPlanted(seeds uint64, workers int) int {
 		v := t.Violations[0]
 		fmt.Printf("found      %-40s %d seeds  %s  %s\n", bug, t.Seeds, v.Invariant, v.Text)
 	}
-	fmt.Printf("found %d of %d planted bugs\n", found, len(all))
-	if found < len(all) {
+	fmt.Printf("found %d of %d planted bugs, and %d are outside of what is simulated\n", found, len(all)-len(outside), len(outside))
+	if found < len(all)-len(outside) {
 		return 1
 	}
 	return 0
