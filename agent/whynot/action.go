@@ -44,29 +44,59 @@ func Fitting(q node.Question, name string) node.Verb {
 			return a.Verb
 		}
 	}
-	for _, f := range q.Snapshot.Patroni {
-		if f.Service == name && f.Unit.Known && f.Unit.Value.State == service.StateFailed {
-			return node.StartFailed
+	kind, failed := node.KindPatroni, false
+	for i := range q.Snapshot.Patroni {
+		f := &q.Snapshot.Patroni[i]
+		failed = failed || f.Service == name && f.Unit.Known && f.Unit.Value.State == service.StateFailed
+	}
+	for i := range q.Snapshot.Services {
+		f := &q.Snapshot.Services[i]
+		failed = failed || f.Service == name && f.Unit.Known && f.Unit.Value.State == service.StateFailed
+	}
+	for _, s := range q.Spec.Services {
+		if s.Service == name {
+			kind = s.Kind
 		}
 	}
-	return node.SoftKill
+	if failed {
+		return node.StartFailed
+	}
+	return whileItRuns(kind)
+}
+
+// whileItRuns is the verb for a service of that kind that runs and does nothing; generic ones have none.
+func whileItRuns(k node.Kind) node.Verb {
+	i := slices.IndexFunc(k.Verbs(), func(v node.Verb) bool { return v != node.StartFailed })
+	if i < 0 {
+		return node.StartFailed
+	}
+	return k.Verbs()[i]
+}
+
+// subject is a service with what the engine's rules ask about it. The numbers of the rules are the engine's, which a test
+// holds this package to.
+type subject interface {
+	kind() node.Kind
+	// paths lists the findings that call for a verb of the kind. All conditions of one of them are met if and only if the
+	// engine proposes the verb.
+	paths(verb node.Verb) []Path
+	// hypothetical is the action as the engine would propose it because of that finding.
+	hypothetical(verb node.Verb, because node.Code) node.Action
 }
 
 // Action asks engine and guards about one action. An action that the engine does not call for is put together as it
 // would be, and shown to all guards. It reports false if the question knows no such service.
 func Action(q node.Question, verb node.Verb, name string) (Answer, bool) {
-	i := slices.IndexFunc(q.Spec.Patroni, func(p node.PatroniSpec) bool { return p.Service == name })
-	k := slices.IndexFunc(q.Snapshot.Patroni, func(f node.PatroniFacts) bool { return f.Service == name })
-	if i < 0 || k < 0 {
+	out := engine.Step(q)
+	s := find(q, out.Memory, name)
+	if s == nil {
 		return Answer{}, false
 	}
-	out := engine.Step(q)
-	s := sight{q: q, spec: q.Spec.Patroni[i], f: q.Snapshot.Patroni[k], mem: out.Memory}
-	s.look()
-	if !slices.Contains(node.KindPatroni.Verbs(), verb) {
-		return s.never(verb), true
+	a := Answer{Paths: []Path{}}
+	usable := slices.Contains(s.kind().Verbs(), verb)
+	if usable {
+		a.Paths = s.paths(verb)
 	}
-	a := Answer{Paths: s.paths(verb)}
 	at := slices.IndexFunc(out.Actions, func(one node.Action) bool { return one.Verb == verb && one.Service == name })
 	if a.Proposed = at >= 0; a.Proposed {
 		a.Action = out.Actions[at]
@@ -76,17 +106,45 @@ func Action(q node.Question, verb node.Verb, name string) (Answer, bool) {
 	a.Guards = guard.All(guard.Input{
 		Spec: q.Spec, Memory: out.Memory, Snapshot: q.Snapshot, Attempts: q.Attempts, Findings: out.Findings, Actions: out.Actions,
 	}, a.Action)
-	a.Summary = a.words()
+	if a.Summary = a.words(); !usable {
+		a.Summary = never(s.kind(), verb, name)
+	}
 	return a, true
 }
 
-// never answers for a verb that is not used on Patroni, whatever is seen.
-func (s *sight) never(verb node.Verb) Answer {
-	a := Answer{Paths: []Path{}, Action: s.hypothetical(verb, "")}
-	a.Guards = guard.All(guard.Input{Spec: s.q.Spec, Memory: s.mem, Snapshot: s.q.Snapshot, Attempts: s.q.Attempts}, a.Action)
-	a.Summary = fmt.Sprintf("%s of %s is never done: a restart of Patroni stops PostgreSQL and causes a failover. What heals a Patroni that hangs is %s.",
-		verb, s.spec.Service, node.SoftKill)
-	return a
+// find returns the service of that name, nil if the question does not know it.
+func find(q node.Question, mem node.Memory, name string) subject {
+	for _, spec := range q.Spec.Patroni {
+		for i := range q.Snapshot.Patroni {
+			if f := q.Snapshot.Patroni[i]; spec.Service == name && f.Service == name {
+				s := &sight{q: q, spec: spec, f: f, mem: mem}
+				s.look()
+				return s
+			}
+		}
+	}
+	for _, spec := range q.Spec.Services {
+		for i := range q.Snapshot.Services {
+			if f := q.Snapshot.Services[i]; spec.Service == name && f.Service == name {
+				return &glance{q: q, spec: spec, f: f, m: mem.Services[name], mem: mem, now: q.Snapshot.Now}
+			}
+		}
+	}
+	return nil
+}
+
+// never says why a verb is not used on a kind of service, whatever is seen.
+func never(k node.Kind, verb node.Verb, name string) string {
+	why := ""
+	switch k {
+	case node.KindPatroni:
+		why = fmt.Sprintf("a restart of Patroni stops PostgreSQL and causes a failover. What heals a Patroni that hangs is %s", node.SoftKill)
+	case node.KindGeneric:
+		why = fmt.Sprintf("what it would heal of a service of kind %s that runs is not known. One that crashed is started (%s)", k, node.StartFailed)
+	case node.KindEtcd, node.KindForwarder:
+		why = fmt.Sprintf("it is for a Patroni that hangs. What heals a service of kind %s that does nothing is %s", k, whileItRuns(k))
+	}
+	return fmt.Sprintf("%s of %s is never done: %s.", verb, name, why)
 }
 
 func (a Answer) words() string {
@@ -110,8 +168,11 @@ func (a Answer) words() string {
 	return fmt.Sprintf("%s is called for because of %s, and no guard refuses it.", what, a.Action.Finding)
 }
 
-// nearest returns the finding of the path that lacks least.
+// nearest returns the finding of the path that lacks least, "" if there is no path.
 func nearest(paths []Path) node.Code {
+	if len(paths) == 0 {
+		return ""
+	}
 	lacks := func(p Path) int {
 		n := 0
 		for _, c := range p.Conditions {
@@ -124,8 +185,7 @@ func nearest(paths []Path) node.Code {
 	return slices.MinFunc(paths, func(a, b Path) int { return cmp.Compare(lacks(a), lacks(b)) }).Finding
 }
 
-// sight is one Patroni with what the engine's rules ask about it. The numbers of the rules are the engine's, which a test
-// holds this package to.
+// sight is one Patroni.
 type sight struct {
 	q    node.Question
 	spec node.PatroniSpec
@@ -141,6 +201,8 @@ type sight struct {
 	left     time.Duration
 	leased   bool // left is known
 }
+
+func (s *sight) kind() node.Kind { return node.KindPatroni }
 
 func (s *sight) look() {
 	snap := s.q.Snapshot
@@ -222,7 +284,6 @@ func (s *sight) age() time.Duration {
 	return s.now.Sub(node.Instant(time.Duration(p.Value.StartTick) * tick))
 }
 
-// hypothetical is the action as the engine would propose it because of that finding.
 func (s *sight) hypothetical(verb node.Verb, because node.Code) node.Action {
 	u := s.f.Unit.Value
 	run := cmp.Or(u.InvocationID, "none")

@@ -203,13 +203,13 @@ func (w *watch) look(ms int, left time.Duration, picked ...string) {
 	q := question(s)
 	q.Memory = w.mem
 	out := engine.Step(q)
-	agree(w.t, q, out, w.proposed)
+	agree(w.t, q, out, nodetest.Service, node.KindPatroni, w.proposed)
 	w.mem = out.Memory
 }
 
-func agree(rt rapid.TB, q node.Question, out engine.Output, proposed map[node.Code]int) {
-	for _, verb := range node.KindPatroni.Verbs() {
-		a, ok := Action(q, verb, nodetest.Service)
+func agree(rt rapid.TB, q node.Question, out engine.Output, name string, kind node.Kind, proposed map[node.Code]int) {
+	for _, verb := range kind.Verbs() {
+		a, ok := Action(q, verb, name)
 		if !ok {
 			rt.Fatal("no such service")
 		}
@@ -222,10 +222,8 @@ func agree(rt rapid.TB, q node.Question, out engine.Output, proposed map[node.Co
 			if i := slices.IndexFunc(a.Paths, func(p Path) bool { return p.Finding == a.Action.Finding }); !a.Paths[i].Met {
 				rt.Fatalf("%s is proposed because of %s, whose path is not met", verb, a.Action.Finding)
 			}
-			s := sight{q: q, spec: q.Spec.Patroni[0], f: q.Snapshot.Patroni[0], mem: out.Memory}
-			s.look()
-			is, would := a.Action, s.hypothetical(verb, a.Action.Finding)
-			if is.ID != would.ID || is.Class != would.Class || is.Leader != would.Leader || is.Fence != would.Fence {
+			is, would := a.Action, find(q, out.Memory, name).hypothetical(verb, a.Action.Finding)
+			if is.ID != would.ID || is.Class != would.Class || is.Leader != would.Leader || is.Fence != would.Fence || is.Kind != would.Kind {
 				rt.Fatalf("proposed %+v, put together %+v", is, would)
 			}
 		}

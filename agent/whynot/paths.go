@@ -21,12 +21,14 @@ const (
 	zombieProof   = time.Second
 	refusedProof  = 15 * time.Second
 	startUp       = 60 * time.Second
-	fewSightings  = 2 // of a sick Patroni next to a second primary, and of a lease
+	etcdProof     = 30 * time.Second
+	etcdStart     = 10 * time.Minute
+	muteProof     = 2 * time.Second
+	deafProof     = 6 * time.Second
+	fewSightings  = 2 // of a sick Patroni next to a second primary, of a lease, and of a forwarder that carries nothing
 	refusedSights = 3
 )
 
-// paths lists the findings that call for a verb. All conditions of one of them are met if and only if the engine proposes
-// the verb.
 func (s *sight) paths(verb node.Verb) []Path {
 	if verb == node.StartFailed {
 		return []Path{
@@ -68,7 +70,10 @@ func (s *sight) unitIs(want service.State) Condition {
 
 // seen asks for a streak.
 func (s *sight) seen(name, what string, count int, held time.Duration, now string) Condition {
-	st := s.streak(name)
+	return lasting(s.streak(name), what, count, held, now)
+}
+
+func lasting(st node.Streak, what string, count int, held time.Duration, now string) Condition {
 	need := fmt.Sprintf("%s, seen %d times", what, count)
 	if held > 0 {
 		need += fmt.Sprintf(" over %s", held)
