@@ -30,6 +30,9 @@ type Command struct {
 	Dir   string   // working directory; empty for "/"
 	Env   []string // additions to the minimal environment (PATH, LANG, HOME), "KEY=value"
 	Limit int      // bytes kept of each stream, DefaultLimit if 0
+	// Survives lets the command go on when ctx ends, and when this program does. Its output is thrown away: a pipe would
+	// end it, and any daemon that it leaves behind with the pipe, at the first write after this program is gone.
+	Survives bool
 }
 
 // Output is what a finished command left behind.
@@ -45,8 +48,8 @@ type Output struct {
 type Runner struct{}
 
 // Run runs c to its end. A non-zero exit code is not an error: what it means is the caller's knowledge. When ctx ends
-// first, the command's whole process group is killed and the error wraps ctx's. ErrPermission is returned if c.User
-// is another user and the agent is not root. Errors name the program but not its arguments.
+// first, the command's whole process group is killed, unless c survives, and the error wraps ctx's. ErrPermission is
+// returned if c.User is another user and the agent is not root. Errors name the program but not its arguments.
 func (Runner) Run(ctx context.Context, c Command) (Output, error) {
 	path, err := lookPath(c.Path)
 	if err != nil {
@@ -57,8 +60,14 @@ func (Runner) Run(ctx context.Context, c Command) (Output, error) {
 		limit = DefaultLimit
 	}
 	stdout, stderr := capped{limit: limit}, capped{limit: limit}
-	cmd := exec.CommandContext(ctx, path, c.Args...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	life := ctx
+	if c.Survives {
+		life = context.WithoutCancel(ctx)
+	}
+	cmd := exec.CommandContext(life, path, c.Args...)
+	if !c.Survives {
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	}
 	cmd.WaitDelay = waitDelay
 	cmd.Dir = c.Dir
 	if cmd.Dir == "" {
@@ -70,17 +79,39 @@ func (Runner) Run(ctx context.Context, c Command) (Output, error) {
 	}
 	cmd.Env = append([]string{"PATH=" + searchPath, "LANG=C.UTF-8", "HOME=" + home}, c.Env...)
 
+	if c.Survives {
+		return outlive(ctx, c.Path, cmd)
+	}
 	err = cmd.Run()
-	out := Output{Stdout: stdout.kept, Stderr: stderr.kept, Dropped: stdout.dropped + stderr.dropped}
+	return result(ctx, c.Path, cmd, Output{Stdout: stdout.kept, Stderr: stderr.kept, Dropped: stdout.dropped + stderr.dropped}, err)
+}
+
+// outlive runs a command that ctx does not end. The goroutine that waits for it ends with the command.
+func outlive(ctx context.Context, name string, cmd *exec.Cmd) (Output, error) {
+	if err := ctx.Err(); err != nil {
+		return Output{}, fmt.Errorf("run %q: %w", name, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Run() }()
+	select {
+	case err := <-ended:
+		return result(context.WithoutCancel(ctx), name, cmd, Output{}, err)
+	case <-ctx.Done():
+		return Output{}, fmt.Errorf("run %q: %w", name, ctx.Err())
+	}
+}
+
+// result adds the exit code of a command that has ended to what it left behind, and says what of its end is an error.
+func result(ctx context.Context, name string, cmd *exec.Cmd, out Output, err error) (Output, error) {
 	if cmd.ProcessState != nil {
 		out.ExitCode = exitCode(cmd.ProcessState)
 	}
 	if ctx.Err() != nil && err != nil {
-		return out, fmt.Errorf("run %q: %w", c.Path, ctx.Err())
+		return out, fmt.Errorf("run %q: %w", name, ctx.Err())
 	}
 	// ErrWaitDelay: the command ended well but left a daemon behind that holds its output, as init scripts do.
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
-		return out, fmt.Errorf("run %q: %w", c.Path, err)
+		return out, fmt.Errorf("run %q: %w", name, err)
 	}
 	return out, nil
 }

@@ -114,6 +114,38 @@ func TestRun_DaemonLeftBehindIsNoError(t *testing.T) {
 	}
 }
 
+// A job of a service manager that is in progress must not be cut in half, neither by a deadline nor by a closed pipe.
+func TestRun_Survives(t *testing.T) {
+	dir := t.TempDir()
+	long := sh("sleep 0.5; echo a line && echo done > " + dir + "/done")
+	long.Survives = true
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if _, err := (Runner{}).Run(ctx, long); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+	if took := time.Since(began); took > 400*time.Millisecond {
+		t.Errorf("took %v", took)
+	}
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if b, _ := os.ReadFile(dir + "/done"); string(b) == "done\n" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the command did not go on")
+		}
+	}
+	short := sh("echo lost; exit 3")
+	short.Survives = true
+	if out, err := (Runner{}).Run(t.Context(), short); err != nil || out.ExitCode != 3 || len(out.Stdout) > 0 {
+		t.Errorf("got %+v, %v", out, err)
+	}
+	if _, err := (Runner{}).Run(ctx, short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a context that has ended: got %v", err)
+	}
+}
+
 func TestRun_User(t *testing.T) {
 	if _, err := (Runner{}).Run(t.Context(), Command{Path: "id", User: "no-such-user"}); err == nil {
 		t.Error("an unknown user was accepted")
