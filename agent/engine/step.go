@@ -10,6 +10,9 @@
 //	unit running, REST answers, lease overdue ----------------> PATRONI_LOOP_STUCK -> soft-kill
 //	unit running, REST refused, lease renewed ----------------> PATRONI_API_DEAD --> soft-kill
 //	PostgreSQL writable here, key names another --------------> ZOMBIE_PRIMARY ----> soft-kill or start-failed, as a fence
+//	another service, unit failed -----------------------------> *_CRASHED, FORWARDER_DEAD -> start-failed
+//	etcd running, silent, another member has a leader --------> ETCD_HUNG ---------> restart
+//	forwarder running, carries nothing, backend answers ------> FORWARDER_HUNG, FORWARDER_DEAD -> restart
 //	anything else --------------------------------------------> a finding that says why nothing is done
 package engine
 

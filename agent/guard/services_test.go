@@ -119,6 +119,7 @@ func serviceCases() []guardCase {
 		{name: "etcd masked", action: start, base: dead, change: unit(etcd, func(u *service.Status) { u.Masked = true }), refused: node.GuardOperatorIntent},
 		{name: "etcd disabled", action: start, base: dead, change: unit(etcd, func(u *service.Status) { u.Enablement = "disabled" }), refused: node.GuardOperatorIntent},
 		{name: "etcd stopped by a person, with an error", action: start, base: dead, change: unit(etcd, func(u *service.Status) { u.Halted = true }), refused: node.GuardOperatorIntent},
+		{name: "a manager that cannot tell a crash from a stop", action: start, base: dead, change: unit(etcd, func(u *service.Status) { u.Unexplained = true }), refused: node.GuardOperatorIntent},
 		{name: "a debugger is at etcd", action: restartEtcd(), base: hung, change: nodetest.Of(etcd, func(f *node.ServiceFacts) { f.Process.Value.TracerPID = 9 }), refused: node.GuardOperatorIntent},
 		{name: "a person paused the container", action: restartEtcd(), base: hung, change: unit(etcd, func(u *service.Status) { u.Job = "pause" }), refused: node.GuardOperatorJob},
 		{name: "a person restarted the forwarder 10 s ago", action: restartForwarder(), base: mute, tune: svc(fwd, func(m *node.ServiceMemory) { m.JobEnded = sec(10) }), refused: node.GuardOperatorJob},
