@@ -3,15 +3,11 @@ package engine
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/planted"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
-
-// renewalTolerance covers etcd's whole seconds in a lease's remaining life.
-const renewalTolerance = 1500 * time.Millisecond
 
 // Verify judges from a later snapshot whether an executed attempt had its effect. It returns ResultExecuted while that
 // is still open, and says what is missing or what was seen.
@@ -111,8 +107,9 @@ func (v *view) renewedSince(t node.Instant) bool {
 	if _, _, known := v.lease(); !known || !f.Value.Exists || f.Value.Remaining <= 0 || f.At <= t {
 		return false
 	}
-	renewed := f.At.Add(f.Value.Remaining - f.Value.Granted)
-	return renewed.Add(renewalTolerance) > t
+	// etcd tells whole seconds and rounds down: the renewal was then or later. A margin would count one of the process that
+	// was killed.
+	return f.At.Add(f.Value.Remaining-f.Value.Granted) > t
 }
 
 func (v *view) seen(a node.Attempt) string {
