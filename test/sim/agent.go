@@ -27,17 +27,17 @@ const (
 // agent is the order of package agent/loop around the real core, executor and coordination. What survives a crash of it
 // is the journal, the orders kept on its machine, and nothing else.
 type agent struct {
-	m               *machine
-	journal         *journalModel
-	holds           []*heldBack // of this machine
-	unreadable      int         // faults that keep the kill switch's file from being read
-	unreadableSince instant
-	member          string      // that it was told its Patroni is
-	policy          node.Policy // of the service
-	nodePolicy      node.Policy
-	policyAt        instant       // of its last change
-	slow            time.Duration // by how much its loop is late
-	slowUntil       instant
+	m           *machine
+	journal     *journalModel
+	holds       []*heldBack // of this machine
+	unreadable  spell       // of the kill switch's file
+	member      string      // that it was told its Patroni is
+	memberSince instant
+	policy      node.Policy // of the service
+	nodePolicy  node.Policy
+	policyAt    instant       // of its last change
+	slow        time.Duration // by how much its loop is late
+	slowUntil   instant
 
 	alive   bool
 	ended   bool // for good
@@ -59,6 +59,14 @@ type agent struct {
 	etcd    endpoint
 	listed  instant // when all keys were read last
 	told    instant // up to which moment their changes are known
+
+	// What the checker keeps of it.
+	late     time.Duration // by how much its loop was
+	basis    basis
+	shown    shown
+	running  int     // actions begun
+	finished int     // of them
+	failed   instant // when a request to etcd last failed
 }
 
 func newAgent(m *machine) *agent {
@@ -82,6 +90,8 @@ func (a *agent) start() {
 		return
 	}
 	a.alive, a.born, a.mem, a.broken, a.look = true, a.m.w.now, node.Memory{}, "", sight{}
+	a.shown, a.running, a.finished = shown{}, 0, 0
+	a.m.forget()
 	if k := a.journal.kept; k != nil {
 		a.mem = engine.Recall(*k, true, a.now())
 	}
@@ -182,6 +192,7 @@ func (a *agent) step(p *process, d depth) bool {
 	plan, attention := a.decide(snap)
 	if len(plan.Allowed) > 0 {
 		plan, attention = a.decide(a.snapshot(p, confirm))
+		a.rest()
 		a.act(plan)
 	}
 	return attention || len(a.journal.open()) > 0
@@ -204,7 +215,11 @@ func (a *agent) decide(snap node.Snapshot) (node.Plan, bool) {
 	if len(answer.Plan.Refused)+len(answer.Plan.Allowed) > 0 {
 		_ = a.journal.write() // what the plan says is news, mostly
 	}
+	for _, act := range answer.Plan.Allowed {
+		a.m.w.check.sameID(a, act)
+	}
 	for _, r := range answer.Plan.Refused {
+		a.m.w.check.sameID(a, r.Action)
 		for _, v := range r.Verdicts {
 			a.m.w.facts.refused(a.m.name+r.Action.ID, v.Guard)
 			a.m.w.say("%s: %s refuses %s: %s", a.m.name, v.Guard, r.Action.ID, v.Text)
@@ -221,6 +236,7 @@ func (a *agent) act(plan node.Plan) {
 	action := plan.Allowed[0]
 	a.spawn(func(*process) {
 		began := a.m.w.now
+		a.m.w.check.bounded(a, action)
 		a.m.w.sprung(a.m)
 		ctx, cancel := a.within(context.Background(), action.Deadline)
 		defer cancel()
@@ -229,6 +245,7 @@ func (a *agent) act(plan node.Plan) {
 		result, err := a.exec.Execute(ctx, action)
 		a.m.w.say("%s: ended %s: %s %v", a.m.name, action.ID, result, err)
 		a.m.w.facts.acted(action, result)
+		a.finished = a.running
 		a.m.w.check.ended(a, action, began)
 		a.wake()
 	})
@@ -246,7 +263,7 @@ func (a *agent) verify(snap node.Snapshot) {
 		a.m.w.say("%s: %s is %s: %s", a.m.name, at.ActionID, result, text)
 		a.m.w.facts.judged(result)
 		_ = a.exec.Settle(context.Background(), at, result, text) // the lock ends with its lease
-		a.m.w.check.settled(a)
+		a.m.w.check.settled(a, at)
 	}
 }
 

@@ -296,6 +296,7 @@ func (p *endpoint) request() (time.Duration, bool) {
 	} else {
 		takes = requestLimit
 	}
+	p.a.failed = p.e.w.now
 	p.pin = (p.pin + 1) % len(p.e.members)
 	p.live = false
 	return takes, false
@@ -361,6 +362,7 @@ func (c *client) Grant(ctx context.Context, ttl time.Duration) (id int64, grante
 }
 
 func (c *client) Create(ctx context.Context, key, value string, lease int64) (revision int64, holder string, err error) {
+	c.e.w.check.foreignKey(c.a, key)
 	err = c.ask(ctx, true, func() {
 		if kv := c.e.keys[key]; kv != nil {
 			holder = string(kv.Value)
@@ -384,6 +386,7 @@ func (c *client) Has(ctx context.Context, key string, created int64) (has bool, 
 }
 
 func (c *client) Delete(ctx context.Context, key string, created int64) (was bool, err error) {
+	c.e.w.check.foreignKey(c.a, key)
 	err = c.ask(ctx, false, func() {
 		if kv := c.e.keys[key]; kv != nil && kv.CreateRevision == created {
 			was = true

@@ -92,7 +92,7 @@ func (m *machine) suspend(d time.Duration) {
 		w.changed()
 		m.sleeping = false
 		m.slept += d
-		m.woke = w.now
+		m.woke, m.nap = w.now, d
 		m.agent.sleepy += d
 	})
 }

@@ -34,30 +34,21 @@ var keyKinds = []kind{
 		w.after(f.lasts, nil, func() { w.setPause(false) })
 	}},
 	{"leader-key-unintelligible", 2, false, func(w *world, _ *machine, f fault) {
-		w.garbled++
+		w.spell(&w.garbled, f.lasts)
 		w.etcd.remember(prefix + "leader")
-		w.after(f.lasts, nil, func() { w.garbled--; w.etcd.remember(prefix + "leader") })
+		w.after(f.lasts, nil, func() { w.etcd.remember(prefix + "leader") })
 	}},
-	{"other-etcd", 2, false, func(w *world, m *machine, f fault) {
-		m.otherEtcd++
-		w.after(f.lasts, nil, func() { m.otherEtcd-- })
-	}},
-	{"wrong-namespace", 2, false, func(w *world, m *machine, f fault) {
-		m.wrongPlace++
-		w.after(f.lasts, nil, func() { m.wrongPlace-- })
-	}},
+	{"other-etcd", 2, false, func(w *world, m *machine, f fault) { w.spell(&m.otherEtcd, f.lasts) }},
+	{"wrong-namespace", 2, false, func(w *world, m *machine, f fault) { w.spell(&m.wrongPlace, f.lasts) }},
 	{"wrong-member", 2, false, func(w *world, m *machine, f fault) {
 		a := m.agent
-		a.member = w.machines[f.pick%len(w.machines)].name
+		a.member, a.memberSince = w.machines[f.pick%len(w.machines)].name, w.now
 		if f.pick%3 == 0 {
 			a.member = "nobody"
 		}
 		w.after(f.lasts, nil, func() { a.member = m.name })
 	}},
-	{"other-patroni-answers", 2, false, func(w *world, m *machine, f fault) {
-		m.otherAPI++
-		w.after(f.lasts, nil, func() { m.otherAPI-- })
-	}},
+	{"other-patroni-answers", 2, false, func(w *world, m *machine, f fault) { w.spell(&m.otherAPI, f.lasts) }},
 }
 
 // setConfig writes the dynamic configuration as Patroni knows it.
@@ -83,10 +74,10 @@ func (w *world) dynamic() node.DynamicConfig {
 
 // mistaken is what an agent takes Patroni's keys for that looks for them in the wrong place.
 func (m *machine) mistaken(c node.Cluster) node.Cluster {
-	if m.otherEtcd > 0 {
+	if m.otherEtcd.on() {
 		c.Initialize = "7499999999999999999"
 	}
-	if m.wrongPlace > 0 {
+	if m.wrongPlace.on() {
 		return node.Cluster{Scope: c.Scope, Revision: c.Revision, ClusterID: c.ClusterID, Empty: true, Config: node.DefaultDynamicConfig()}
 	}
 	return c

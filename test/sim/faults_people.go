@@ -26,9 +26,7 @@ var peopleKinds = []kind{
 		w.sharedHold(node.ScopeKeys(scope)+"hold/freeze", "{}", f.lasts)
 	}},
 	{"kill-switch-unreadable", 2, false, func(w *world, m *machine, f fault) {
-		a := m.agent
-		a.unreadable, a.unreadableSince = a.unreadable+1, w.now
-		w.after(f.lasts, nil, func() { a.unreadable-- })
+		w.spell(&m.agent.unreadable, f.lasts)
 	}},
 	{"policy", 4, false, func(_ *world, m *machine, f fault) { m.agent.setPolicy(f) }},
 	{"policy-ask", 3, false, func(w *world, m *machine, f fault) {
@@ -82,7 +80,7 @@ func (a *agent) orders() node.Orders {
 	for _, h := range a.holds {
 		o.Holds = append(o.Holds, h.Hold)
 	}
-	if a.unreadable > 0 {
+	if a.unreadable.on() {
 		o.Unreadable = "permission denied"
 	}
 	return o

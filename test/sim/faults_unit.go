@@ -12,6 +12,10 @@ var unitKinds = []kind{
 	{"debugger", 2, true, func(_ *world, m *machine, f fault) { m.freeze("t", f.lasts) }},
 	{"rest-starved", 2, true, func(w *world, m *machine, f fault) {
 		m.starved++
+		if m.starvedEnd < w.now {
+			m.starvedSince = w.now
+		}
+		m.starvedEnd = max(m.starvedEnd, w.now+f.lasts)
 		w.after(f.lasts, nil, func() { w.changed(); m.starved-- })
 	}},
 	{"hangs-again", 3, true, func(_ *world, m *machine, f fault) {
@@ -29,7 +33,7 @@ var unitKinds = []kind{
 		}
 		m.relapses, m.relapse, m.relapseEnd = 1, 0, w.now+f.lasts
 	}},
-	{"restart-no", 1, false, func(_ *world, m *machine, _ fault) { m.unit.restart = "no" }},
+	{"restart-no", 1, false, func(_ *world, m *machine, _ fault) { m.unit.restart, m.unit.restartSince = "no", m.w.now }},
 	{"operator-masks-failed", 2, false, func(w *world, m *machine, f fault) {
 		m.unit.onFailure(w, f, func() { m.unit.masked = true })
 	}},

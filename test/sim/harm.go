@@ -67,7 +67,7 @@ func (w *world) harmless(without outcome, script []fault) {
 		return len(acts) > 0 && (f.stack() && f.at > acts[0].at || slices.Contains(recurring, f.kind))
 	})
 	if !later && len(w.met) == 0 {
-		if slices.ContainsFunc(acts, func(a act) bool { return a.replica || deleted(script, a.at) }) {
+		if slices.ContainsFunc(acts, func(a act) bool { return a.replica || costly(script, a.at) }) {
 			with.lost = min(with.lost, without.lost)
 		}
 		w.harm(with, without, "the agents")
@@ -82,24 +82,27 @@ func (w *world) harmless(without outcome, script []fault) {
 		before := p.play()
 		p.stopAt = i + 2
 		after := p.play()
-		if a.replica || deleted(script, a.at) {
+		if a.replica || costly(script, a.at) {
 			after.lost = min(after.lost, before.lost)
 		}
 		w.harm(after, before, a.m.name+"'s "+a.action.ID)
 	}
 }
 
-// deleted reports whether a person had deleted Patroni's keys before: its leader goes on telling HAProxy that it leads, until
-// the lease is over that it renewed last, and whoever takes the key meanwhile costs the writes that it lets through.
-func deleted(script []fault, at instant) bool {
-	return slices.ContainsFunc(script, func(f fault) bool { return f.kind == "keys-deleted" && f.at < at })
+// costly reports whether whoever takes the key next costs writes, whatever an agent did: a person had deleted Patroni's keys,
+// and its leader goes on telling HAProxy that it leads until the lease is over that it renewed last; or replicas lag, by as
+// much as people allow them to or by what nobody has published.
+func costly(script []fault, at instant) bool {
+	return slices.ContainsFunc(script, func(f fault) bool {
+		return (f.kind == "keys-deleted" || f.kind == "replicas-lag") && f.at < at
+	})
 }
 
-// met reports whether something struck the machine of an act within a second of it: what comes of two things that meet
-// there is luck, and no look could have told.
+// met reports whether something that waited for an action struck its machine within four seconds of the act: what comes of
+// two things that meet there is luck, and no look could have told.
 func (a act) met(strikes []strike) bool {
 	return a.woken || slices.ContainsFunc(strikes, func(s strike) bool {
-		return s.m == a.m && max(s.at-a.at, a.at-s.at) <= unseen
+		return s.m == a.m && max(s.at-a.at, a.at-s.at) <= 4*time.Second
 	})
 }
 

@@ -12,8 +12,9 @@ import (
 type checker struct {
 	w       *world
 	acts    []act
-	intents map[string]int // acts by intent and verb
-	ambush  int            // milliseconds after the next act at which its agent is killed, 0: not
+	intents map[string]int    // acts by intent and verb
+	ids     map[string]string // of actions, by agent, verb, finding and invocation
+	ambush  int               // milliseconds after the next act at which its agent is killed, 0: not
 }
 
 // inFlight is how long an order to the service manager is on its way. A machine that falls asleep in that time carries it
@@ -22,13 +23,17 @@ const inFlight = 10 * time.Millisecond
 
 // act is one thing that an agent did to its machine.
 type act struct {
-	woken   bool // its machine slept while the order was on its way
-	at      instant
-	m       *machine
-	boot    int // of its machine
-	action  node.Action
-	replica bool    // PostgreSQL there did not accept writes
-	settled instant // of a disrupting one, 0 until it is
+	woken      bool // its machine slept while the order was on its way
+	at         instant
+	m          *machine
+	boot       int // of its machine
+	action     node.Action
+	replica    bool   // PostgreSQL there did not accept writes
+	intent     string // boot and instant of the intent
+	led        bool   // its target held the leader key
+	spared     bool   // PostgreSQL was to run on
+	postmaster int
+	settled    instant // of a disrupting one, 0 until it is
 }
 
 func (c *checker) broken(a *agent, invariant, format string, args ...any) {
@@ -56,10 +61,25 @@ func (c *checker) act(a *agent, verb node.Verb) {
 	if !woken {
 		c.people(a, *action)
 		c.truth(a, *action)
+		c.identity(a, *action)
+		c.debounce(a, *action)
+		c.target(a, *action)
+		c.job(a, *action)
+		c.redundancy(a, *action)
+		c.evidence(a, *action)
+		c.fitness(a, *action)
 	}
+	c.calm(a, *action)
+	c.isolated(a, *action)
+	c.sequence(a, *action)
 	c.together(a, *action)
 	c.budget(a, *action)
-	c.acts = append(c.acts, act{woken: woken, at: c.w.now, m: a.m, boot: a.m.boots, action: *action, replica: !a.m.primary})
+	m := a.m
+	c.acts = append(c.acts, act{
+		woken: woken, at: c.w.now, m: m, boot: m.boots, action: *action, replica: !m.primary, intent: a.journal.last,
+		led: c.w.etcd.value(prefix+"leader") == m.name, postmaster: m.postmaster,
+		spared: m.running && !action.Fence && (action.Verb == node.StartFailed || m.unit.killMode == "process"),
+	})
 	if c.ambush > 0 {
 		c.w.after(time.Duration(c.ambush)*time.Millisecond, a.m, func() {
 			if a.alive {
@@ -150,7 +170,7 @@ func (c *checker) softKill(a *agent, action node.Action) {
 	if u.used() > startLimit-2 {
 		c.broken(a, "S7", "%d of %d starts are used up", u.used(), startLimit)
 	}
-	if a.m.busy == "starting" || a.m.busy == "rewinding" {
+	if a.m.busy != "" && a.m.busy != "promoting" && c.w.now-a.m.busySince > unseen {
 		c.broken(a, "S7", "kill while PostgreSQL is %s", a.m.busy)
 	}
 	if l := c.w.etcd.leases[a.m.lease]; action.Leader && l != nil && l.expires-c.w.now < 3*time.Second && c.w.etcd.value(prefix+"leader") == a.m.name {
@@ -168,6 +188,9 @@ func (c *checker) grace(a *agent, action node.Action) {
 	l := c.w.etcd.leases[a.m.lease]
 	leads := c.w.etcd.value(prefix+"leader") == a.m.name && action.Class == node.ClassRevive && a.m.sick && l != nil
 	for _, at := range c.w.changes {
+		if c.w.garbled.on() && c.w.garbled.since < at+3*time.Second {
+			continue // nobody could tell that it changed
+		}
 		if leads && c.w.now-max(at, l.renewed) > c.w.timing.LoopWait {
 			continue
 		}
@@ -220,7 +243,10 @@ func (c *checker) ended(a *agent, action node.Action, began instant) {
 	}
 }
 
-func (c *checker) settled(a *agent) {
+func (c *checker) settled(a *agent, at node.Attempt) {
+	if at.Class == node.ClassDisrupt {
+		c.released(a, at)
+	}
 	for i := range c.acts {
 		if c.acts[i].m == a.m && c.acts[i].settled == 0 {
 			c.acts[i].settled = c.w.now

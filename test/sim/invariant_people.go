@@ -17,8 +17,8 @@ func (c *checker) held(a *agent, action node.Action) {
 			c.broken(a, "S23", "%s %s after a %s of this machine", action.Verb, now-h.since, h.Kind)
 		}
 	}
-	if a.unreadable > 0 && now-a.unreadableSince > time.Second {
-		c.broken(a, "S23", "%s %s after the kill switch became unreadable", action.Verb, now-a.unreadableSince)
+	if since := now - a.unreadable.since; a.unreadable.on() && since > time.Second {
+		c.broken(a, "S23", "%s %s after the kill switch became unreadable", action.Verb, since)
 	}
 	if !c.w.etcd.serves(a.etcd.member(), a.m.host) {
 		return

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"reflect"
 	"time"
 
@@ -15,7 +16,8 @@ type journalModel struct {
 	approvals []approval
 	current   *node.Action // of the latest intent
 	intents   int
-	full      int // faults that keep it from being written
+	last      string // boot and instant of the latest intent
+	full      int    // faults that keep it from being written
 	broken    bool
 	tried     instant
 	kept      *node.Kept // what was kept last, nil while this agent has never run
@@ -69,7 +71,9 @@ func (j *journalModel) Intent(a node.Action) (node.Attempt, error) {
 		ActionID: a.ID, Verb: a.Verb, Class: a.Class, Service: a.Service, Finding: a.Finding, BootID: j.a.m.bootID(),
 		At: j.a.now(), Before: a.Before, Expect: a.Expect, Settle: a.Settle,
 	}
+	j.a.m.w.check.begun(j.a, a)
 	j.entries = append(j.entries, entry{at, j.a.m.w.now})
+	j.last = fmt.Sprint(at.BootID, at.At)
 	j.current = &a
 	j.intents++
 	j.a.m.w.current.sleep(fsync)
@@ -85,6 +89,7 @@ func (j *journalModel) Result(a node.Attempt, r node.AttemptResult, _ string, _ 
 	for i := range j.entries {
 		if e := &j.entries[i]; e.ActionID == a.ActionID && e.At == a.At && e.BootID == a.BootID {
 			e.Done, e.Result = true, r
+			j.a.m.w.check.recorded(j.a, a, r)
 		}
 	}
 	return nil
@@ -119,6 +124,16 @@ func (j *journalModel) open() []node.Attempt {
 
 func (j *journalModel) unresolved() []node.Attempt {
 	return j.pick(func(a node.Attempt) bool { return !a.Done })
+}
+
+// since returns when an attempt began on the clock of the world.
+func (j *journalModel) since(at node.Attempt) instant {
+	for _, e := range j.entries {
+		if e.At == at.At && e.BootID == at.BootID {
+			return e.since
+		}
+	}
+	return 0
 }
 
 // tries counts the intents of an action since a moment.

@@ -156,11 +156,11 @@ func (a *agent) lookAPI(d depth, at node.Instant) time.Duration {
 	case m.stuck && m.w.now-m.lastLoop > patience:
 		live.Status = 503
 	}
-	if m.otherAPI > 0 {
+	if m.otherAPI.on() {
 		live, takes = probe.Liveness{Outcome: probe.OutcomeAnswered, Status: 200}, 0
 	}
 	f.Liveness = see(a, seeLiveness, f.Liveness, live, "/liveness", at)
-	if f.Liveness.Value.Outcome == probe.OutcomeAnswered && (m.answers() || m.otherAPI > 0) && due(f.API, at, everyAPI[d]) {
+	if f.Liveness.Value.Outcome == probe.OutcomeAnswered && (m.answers() || m.otherAPI.on()) && due(f.API, at, everyAPI[d]) {
 		role := "replica"
 		if m.primary {
 			role = "primary"
@@ -175,7 +175,7 @@ func (a *agent) lookAPI(d depth, at node.Instant) time.Duration {
 
 // apiName is what the API at the configured address calls itself.
 func (m *machine) apiName() string {
-	if m.otherAPI > 0 {
+	if m.otherAPI.on() {
 		return "other"
 	}
 	return m.name
@@ -295,7 +295,7 @@ func (w *world) cluster() *node.Cluster {
 			c.Members = append(c.Members, mem)
 		}
 	}
-	if kv := w.etcd.keys[prefix+"leader"]; kv != nil && w.garbled > 0 {
+	if kv := w.etcd.keys[prefix+"leader"]; kv != nil && w.garbled.on() {
 		c.LeaderUnknown = true
 	} else if kv != nil {
 		c.Leader = &node.LeaderKey{Name: string(kv.Value), Lease: kv.Lease, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision}

@@ -27,45 +27,52 @@ type machine struct {
 	boots       int
 	booted      instant // last, 0: long ago
 	senseModel
-	otherEtcd  int           // faults that lead its agent to the etcd of another cluster
-	wrongPlace int           // faults that make its agent look where no keys are
-	otherAPI   int           // faults that lead its agent to the API of another Patroni
-	slept      time.Duration // in all
-	woke       instant
+	otherEtcd    spell         // its agent is led to the etcd of another cluster
+	wrongPlace   spell         // its agent looks where no keys are
+	otherAPI     spell         // its agent is led to the API of another Patroni
+	slept        time.Duration // in all
+	woke         instant
+	nap          time.Duration // how long it slept last
+	jumped       instant       // when its wall clock last did
+	keyGone      instant       // when the key of its member last went
+	renewed      instant       // when its Patroni last renewed its lease
+	postmasterAt instant       // when it last began or ended
 
 	// Patroni
-	patroni    bool          // the main process exists
-	ready      bool          // REST is open, the loop has begun
-	stopped    bool          // SIGSTOP, or frozen
-	frozen     string        // why it does not run where that is no signal: the state of the process
-	starved    int           // faults that keep REST from answering in time, while the loop runs
-	exits      bool          // it ends with an error right after it has begun
-	relapses   int           // how often it will hang again
-	relapse    time.Duration // how long after it has come up
-	relapseEnd instant
-	stuck      bool // the loop only
-	refused    bool // REST has no listener
-	sickSince  instant
-	sick       bool
-	born       instant
-	phase      time.Duration // of the loop's fixed grid
-	lease      int64
-	lost       instant // since when etcd has not answered the loop
-	failing    bool
-	lastLoop   instant
-	badConfig  bool
-	configAt   instant // of its last change
-	leadUntil  instant // as Patroni counts it
-	fresh      bool    // it found no PostgreSQL when it began, and has not seen one since
-	waits      bool    // its loop waits for a PostgreSQL that stops
-	wrote      bool    // it took writes of its own since it last followed somebody
-	published  node.Member
+	patroni                  bool   // the main process exists
+	ready                    bool   // REST is open, the loop has begun
+	stopped                  bool   // SIGSTOP, or frozen
+	frozen                   string // why it does not run where that is no signal: the state of the process
+	starved                  int    // faults that keep REST from answering in time, while the loop runs
+	starvedSince, starvedEnd instant
+	exits                    bool          // it ends with an error right after it has begun
+	relapses                 int           // how often it will hang again
+	relapse                  time.Duration // how long after it has come up
+	relapseEnd               instant
+	stuck                    bool // the loop only
+	refused                  bool // REST has no listener
+	sickSince                instant
+	sick                     bool
+	born                     instant
+	phase                    time.Duration // of the loop's fixed grid
+	lease                    int64
+	lost                     instant // since when etcd has not answered the loop
+	failing                  bool
+	lastLoop                 instant
+	badConfig                bool
+	configAt                 instant // of its last change
+	leadUntil                instant // as Patroni counts it
+	fresh                    bool    // it found no PostgreSQL when it began, and has not seen one since
+	waits                    bool    // its loop waits for a PostgreSQL that stops
+	wrote                    bool    // it took writes of its own since it last followed somebody
+	published                node.Member
 
 	// PostgreSQL
 	running    bool
 	primary    bool
 	busy       string // starting, stopping, rewinding
-	work       int    // counts what PostgreSQL is told, so that an older order ends nothing newer
+	busySince  instant
+	work       int // counts what PostgreSQL is told, so that an older order ends nothing newer
 	timeline   uint32
 	lsn        float64
 	postmaster int
@@ -274,6 +281,7 @@ func (m *machine) touch() bool {
 		m.publish()
 		e.put(m.key, m.member(), m.lease)
 	}
+	m.renewed = m.w.now
 	return true
 }
 
@@ -428,7 +436,7 @@ func (m *machine) demote() {
 // tell gives PostgreSQL something to do that takes time. Meanwhile it takes no writes.
 func (m *machine) tell(what string, takes time.Duration, then func()) {
 	m.w.changed()
-	m.busy = what
+	m.busy, m.busySince = what, m.w.now
 	m.work++
 	turn := m.work
 	m.w.after(takes, m, func() {
@@ -447,7 +455,7 @@ func (m *machine) tell(what string, takes time.Duration, then func()) {
 const nextTurn = 500 * time.Millisecond
 
 func (m *machine) startPostgres(primary bool) {
-	m.running, m.primary = true, primary
+	m.running, m.primary, m.postmasterAt = true, primary, m.w.now
 	m.postmaster += 100
 	m.postTick = m.ticks()
 	m.w.say("%s: PostgreSQL runs, primary %t", m.name, primary)
@@ -456,7 +464,7 @@ func (m *machine) startPostgres(primary bool) {
 // stopPostgres ends PostgreSQL and whatever it was about to do.
 func (m *machine) stopPostgres(why string) {
 	m.w.changed()
-	m.running, m.busy = false, ""
+	m.running, m.busy, m.postmasterAt = false, "", m.w.now
 	m.work++
 	m.w.say("%s: PostgreSQL ends: %s", m.name, why)
 }

@@ -68,7 +68,7 @@ var machineKinds = []kind{
 		w.check.ambush = 1 + f.pick%40
 	}},
 	{"machine-suspended", 1, true, func(_ *world, m *machine, f fault) { m.suspend(f.lasts / 2) }},
-	{"wall-clock-jump", 1, false, func(_ *world, m *machine, f fault) { m.jump += f.lasts * 10 }},
+	{"wall-clock-jump", 1, false, func(_ *world, m *machine, f fault) { m.jump, m.jumped = m.jump+f.lasts*10, m.w.now }},
 	{"package-manager", 1, false, func(w *world, m *machine, f fault) {
 		m.upgrading, m.upgradeFrom = true, w.now
 		w.after(f.lasts, nil, func() { m.upgrading = false })

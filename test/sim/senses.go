@@ -32,6 +32,22 @@ func (s sense) String() string {
 	}[s]
 }
 
+// spell is something that is so while a fault lasts, and since when. Faults overlap.
+type spell struct {
+	faults int
+	since  instant
+}
+
+func (s *spell) on() bool { return s.faults > 0 }
+
+// spell lets something be so for a while.
+func (w *world) spell(s *spell, lasts time.Duration) {
+	if s.faults++; s.faults == 1 {
+		s.since = w.now
+	}
+	w.after(lasts, nil, func() { s.faults-- })
+}
+
 // senseModel models which probes of one machine find nothing out, and keeps when each of its agent's last did, on the clock
 // of the world: what an act rests on is judged by that, and not by what the agent says of it.
 type senseModel struct {

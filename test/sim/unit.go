@@ -9,21 +9,24 @@ import (
 
 // unit models systemd's unit of Patroni: Restart=on-failure after 100 ms, five starts in ten seconds.
 type unit struct {
-	m          *machine
-	state      service.State
-	job        string
-	result     string
-	exit       int
-	enablement string
-	masked     bool
-	killMode   string
-	restart    string
-	doomed     bool // SIGKILL waits for the kernel to let the process go
-	restarts   int
-	starts     []instant
-	pid        int
-	invocation string
-	n          int
+	m            *machine
+	state        service.State
+	job          string
+	result       string
+	exit         int
+	enablement   string
+	masked       bool
+	killMode     string
+	restart      string
+	restartSince instant // of its last change
+	jobEnded     instant // when a job of somebody last did
+	endedAt      instant // when the main process last did
+	doomed       bool    // SIGKILL waits for the kernel to let the process go
+	restarts     int
+	starts       []instant
+	pid          int
+	invocation   string
+	n            int
 	// people's orders
 	orderedAt instant // when a person last stopped, masked, disabled or restarted it
 }
@@ -76,7 +79,7 @@ func (u *unit) used() int {
 // died is the main process having ended by itself or by a signal.
 func (u *unit) died(result string, exit int) {
 	u.m.gone()
-	u.pid, u.result, u.exit = 0, result, exit
+	u.pid, u.result, u.exit, u.endedAt = 0, result, exit, u.m.w.now
 	if u.killMode != "process" && u.m.running {
 		u.m.stopPostgres("with its unit")
 	}
@@ -144,6 +147,7 @@ func (u *unit) stop(then func()) {
 		m.armed = false
 		m.gone()
 		u.pid, u.state, u.result, u.exit, u.job = 0, service.StateStopped, "success", 0, ""
+		u.jobEnded, u.endedAt = m.w.now, m.w.now
 		u.changed()
 		if release {
 			m.w.etcd.revoke(m.lease)

@@ -42,11 +42,13 @@ type world struct {
 	trace    *strings.Builder // nil: nobody reads it
 	wall     time.Time
 
-	traps      []func(*machine)   // what happens to the machine of the next action
-	met        []strike           // what of that has happened
-	sharedHeld map[string]instant // since when a hold in etcd is there, by key
-	garbled    int                // faults that keep agents from understanding the leader key
-	failsafe   bool               // failsafe_mode
+	traps           []func(*machine)   // what happens to the machine of the next action
+	met             []strike           // what of that has happened
+	sharedHeld      map[string]instant // since when a hold in etcd is there, by key
+	garbled         spell              // agents do not understand the leader key
+	holders         []heldFrom         // of the leader key, as it changed
+	initializeSince instant            // when the key initialize last changed
+	failsafe        bool               // failsafe_mode
 
 	// A switchover that a person has asked for, when it is due, when it was asked for, and when the last was done.
 	switchover                      *node.Switchover
@@ -68,7 +70,7 @@ func newWorld(seed uint64, agents bool, trace *strings.Builder) *world {
 	w.net = newNetwork(size + etcdMembers + 1)
 	w.etcd = newEtcd(w, host(size))
 	w.etcd.changed = w.keyChanged
-	w.check = &checker{w: w, intents: map[string]int{}}
+	w.check = &checker{w: w, intents: map[string]int{}, ids: map[string]string{}}
 	group := r.IntN(4) == 0
 	up := 10 * time.Minute
 	if r.IntN(8) == 0 {
@@ -117,9 +119,13 @@ func (w *world) machine(name string) *machine {
 
 // keyChanged lets those who watch etcd know.
 func (w *world) keyChanged(key string) {
+	if key == prefix+"initialize" {
+		w.initializeSince = w.now
+	}
 	if key == prefix+"leader" {
 		holder := w.etcd.value(key)
 		w.say("etcd: leader key: %q", holder)
+		w.holders = append(w.holders, heldFrom{w.now, holder})
 		if holder != "" && holder != w.leader {
 			if w.leader != "" {
 				w.changes = append(w.changes, w.now)
@@ -129,6 +135,9 @@ func (w *world) keyChanged(key string) {
 		for _, m := range w.machines {
 			m.leaderKeyChanged(holder)
 		}
+	}
+	if name, ok := strings.CutPrefix(key, prefix+"members/"); ok && w.etcd.keys[key] == nil {
+		w.machine(name).keyGone = w.now
 	}
 	if !w.agents || strings.Contains(key, "/members/") {
 		return
