@@ -39,6 +39,9 @@ func due[T any](f node.Fact[T], now node.Instant, every time.Duration) bool {
 // of the moment at which the look began, and all take as long as the slowest.
 func (a *agent) snapshot(p *process, d depth) node.Snapshot {
 	delay := max(0, a.m.w.now-a.planned)
+	if d != confirm {
+		a.late = delay
+	}
 	began := a.m.w.now
 	p.sleep(a.latency())
 	slowest := a.lookLocal(d)
@@ -75,6 +78,7 @@ func (a *agent) lookLocal(d depth) time.Duration {
 	if a.unitDue || due(f.Unit, at, everyUnit[d]) {
 		a.unitDue = false
 		f.Unit = see(a, seeUnit, f.Unit, m.unit.status(), "systemd", at)
+		a.shown.unitShown(f.Unit.Value, m.w.now)
 	}
 	f.Process = a.process(at)
 	slowest := a.lookAPI(d, at)
@@ -219,6 +223,9 @@ func (a *agent) lookEtcd(d depth) time.Duration {
 	}
 	v.Since = 0
 	v.Cluster = see(a, seeKeys, v.Cluster, a.m.mistaken(a.keys(d)), "etcd linearizable", at)
+	if m := a.m; m.found[seeKeys] == m.w.now {
+		a.shown.keysShown(&v.Cluster.Value, m.w.now)
+	}
 	v.Shared = node.Unseen[node.Coordination]("etcd", "etcd refuses to show it", at) // as of the view of the cluster
 	if v.Cluster.Known && a.finds(seeShared) {
 		v.Shared = node.Seen(e.shared, "etcd", v.Cluster.At)
