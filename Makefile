@@ -9,10 +9,10 @@ LAB := go run -buildvcs=false ./test/lab
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build cross setup vet fmt lint unit fuzz scenarios test demo demo-down model bench soak clean
+.PHONY: help build cross setup vet fmt lint unit fuzz scenarios test demo demo-down conformance model bench soak clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build bin/pgpatrol
 	$(BUILD) -o bin/pgpatrol ./cmd/pgpatrol
@@ -57,6 +57,10 @@ fuzz: ## Run each fuzz target for FUZZTIME (5s)
 scenarios: ## Run the real-stack scenarios that CI runs
 	@test/setup/setup.sh go docker
 	@$(LAB) run --suite ci
+
+conformance: ## Run one suite against every service manager, the real one where it can run, and show a table (5 minutes)
+	@test/setup/setup.sh go docker
+	@go run ./test/managers
 
 model: ## Record fault scripts on the real stack, and compare the simulation's model with them (40 minutes)
 	@test/setup/setup.sh go docker

@@ -98,10 +98,11 @@ func (m *Manager) call(ctx context.Context, method, path string, query url.Value
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusBadRequest { // another engine may have taken this one's place
+	err = refusal(resp)
+	if errors.Is(err, service.ErrUnavailable) { // no engine behind the proxy, or another one than before
 		m.forget()
 	}
-	return nil, fmt.Errorf("%s %s: %w", method, path, refusal(resp))
+	return nil, fmt.Errorf("%s %s: %w", method, path, err)
 }
 
 // negotiate returns the version of the API, after a question to the engine if none was asked yet.

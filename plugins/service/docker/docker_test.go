@@ -224,6 +224,16 @@ func TestNegotiate(t *testing.T) {
 	}
 }
 
+// TestEngineGone: behind a proxy an engine that restarts is a 503. It has to settle anew; a refusal says nothing of it.
+func TestEngineGone(t *testing.T) {
+	for code, gone := range map[int]bool{502: true, 503: true, 504: true, 403: false} {
+		m, _ := behindGate(t, answer(code, "<html>"))
+		if _, err := m.Status(t.Context(), "etcd"); err == nil || m.since.IsZero() != gone {
+			t.Errorf("%d: got %v, gone %t", code, err, m.since.IsZero())
+		}
+	}
+}
+
 func TestChoose(t *testing.T) {
 	for engine, want := range map[string]string{
 		"1.24": "1.24", "1.41": "1.41", "1.55": "1.55", "1.99": "1.55",

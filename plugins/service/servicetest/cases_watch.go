@@ -113,6 +113,7 @@ func watchInTime(t *testing.T, s suite) {
 			t.Fatalf("it looks every %v", p.Every())
 		}
 		limit += p.Every()
+		t.Logf("it looks every %v", p.Every())
 	}
 	v := s.watch(t, st.Unit)
 	for _, change := range []struct {
@@ -127,7 +128,7 @@ func watchInTime(t *testing.T, s suite) {
 		change.make()
 		began := time.Now()
 		v.wantWake(t, limit, change.name)
-		t.Logf("%s: woken within %v", change.name, time.Since(began).Round(time.Millisecond))
+		t.Logf("%s: woken within %v", change.name, time.Since(began).Round(time.Microsecond))
 		s.untilState(t, st.Unit, change.want)
 		v.settle()
 	}
