@@ -103,10 +103,11 @@ func Cases() []string {
 	return names
 }
 
-// The cases that an order is known by: whoever lacks one lacks the order.
+// The cases that an ability is known by: whoever lacks one lacks the order, or the count.
 const (
 	caseKillMain = "kill main"
 	caseRestart  = "restart"
+	caseCounted  = "restarts counted"
 )
 
 // cases are all cases of the suite, in the order of FAULTS.md's Patroni section where they stem from it.
@@ -120,6 +121,7 @@ var cases = []struct {
 	{"crashed", crashed},
 	{"crash explained", crashExplained},
 	{"auto-restarting", autoRestarting},
+	{caseCounted, restartsCounted},
 	{"start during auto-restart", startDuringAutoRestart},
 	{"start limit", startLimit},
 	{"stopped by operator", stopped},
