@@ -139,7 +139,8 @@ func (c container) restartsNow() bool {
 	return false
 }
 
-// result returns how the last run ended in systemd's words, with the exit code or the number of the signal.
+// result returns how the last run ended in systemd's words, with the exit code or the number of the signal. An engine that
+// learns of the end before it learns of the lack of memory may never say oom-kill (20.10): it is a signal then.
 func (c container) result() (string, int) {
 	const bySignal, sigkill = 128, 9 // a shell's convention, which the engine keeps for its main processes
 	switch {
