@@ -32,10 +32,16 @@ type manager struct {
 var managers = []manager{
 	{"fake", "in memory, what the other tests use", "servicetest", "TestFake_Conformance", here{}, nil},
 	{"systemd", "real, in a container", "systemd", "TestE2E_Bus", systemd, []string{"PGPATROL_E2E_SYSTEMD=1"}},
+	{"openrc", "real, in a container", "openrc", "TestE2E_Conformance", openrc, []string{"PGPATROL_E2E_OPENRC=1"}},
+	{"launchd", "a replay of it, which keeps state", "launchd", "TestReplay_Conformance", here{}, nil},
+	{"procd", "a replay of it, which keeps state", "procd", "TestReplay_Conformance", here{}, nil},
 	{"docker", "real, behind a proxy that refuses undocumented calls", "docker", "TestE2E_Conformance", here{engineHere}, []string{"PGPATROL_E2E_DOCKER=" + engineSocket}},
 }
 
-var systemd = container{node, "/lib/systemd/systemd", []string{"systemctl", "is-active", "multi-user.target"}}
+var (
+	systemd = container{node, "/lib/systemd/systemd", []string{"systemctl", "is-active", "multi-user.target"}}
+	openrc  = container{openrcImage, "/sbin/openrc-init", []string{"grep", "-q", "default", "/run/openrc/softlevel"}}
+)
 
 func main() {
 	only := flag.String("only", "", "run the suite against this manager alone")

@@ -98,6 +98,11 @@ func node(ctx context.Context) (string, error) {
 	return image.Ensure(ctx, docker.Client{}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 }
 
+// openrcImage is the lab's image of a machine that OpenRC runs.
+func openrcImage(ctx context.Context) (string, error) {
+	return image.EnsureOpenRC(ctx, docker.Client{}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+}
+
 func (c container) absent(ctx context.Context) string {
 	if _, err := (docker.Client{}).Output(ctx, "version", "--format", "{{.Server.Version}}"); err != nil {
 		return "there is no Docker engine for its container"

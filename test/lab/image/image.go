@@ -1,4 +1,5 @@
-// Package image builds the lab's one container image and says under which name it is found.
+// Package image builds the lab's container images and says under which names they are found: the node, for everything of
+// the stack, and a machine that OpenRC runs.
 //
 // The tag is a hash of the recipe, so an image is built once and any change to the recipe makes a new one. The
 // package never removes an image. Where no registry can be reached it makes the base itself with mmdebstrap.
@@ -21,32 +22,46 @@ import (
 )
 
 //go:embed Dockerfile
-var recipe string
+var node string
+
+//go:embed Dockerfile.openrc
+var openrc string
 
 const base = "debian:trixie-slim"
 
-// Tag returns the name under which the image of this recipe is stored.
-func Tag() string {
+// Tag returns the name under which the node's image is stored.
+func Tag() string { return tagOf("node", node) }
+
+func tagOf(name, recipe string) string {
 	sum := sha256.Sum256([]byte(recipe))
-	return "pgpatrol-lab-node:" + hex.EncodeToString(sum[:6])
+	return "pgpatrol-lab-" + name + ":" + hex.EncodeToString(sum[:6])
 }
 
-// Ensure builds the image where it is not present and returns its tag.
+// Ensure builds the node's image where it is not present and returns its tag.
 func Ensure(ctx context.Context, d docker.Client, log *slog.Logger) (string, error) {
-	tag := Tag()
+	return ensure(ctx, d, log, "node", node)
+}
+
+// EnsureOpenRC does the same for the machine that OpenRC runs.
+func EnsureOpenRC(ctx context.Context, d docker.Client, log *slog.Logger) (string, error) {
+	return ensure(ctx, d, log, "openrc", openrc)
+}
+
+func ensure(ctx context.Context, d docker.Client, log *slog.Logger, name, recipe string) (string, error) {
+	tag := tagOf(name, recipe)
 	if present(ctx, d, tag) {
 		return tag, nil
 	}
 	if err := ensureBase(ctx, d, log); err != nil {
 		return "", fmt.Errorf("provide %s: %w", base, err)
 	}
-	log.Info("build the node image (once; one to two minutes)", "tag", tag)
+	log.Info("build an image (once; up to two minutes)", "tag", tag)
 	began := time.Now()
 	// DOCKER_BUILDKIT is left alone: the recipe needs nothing of it, and engines without buildx have only the old builder.
 	if _, err := d.Input(ctx, strings.NewReader(recipe), "build", "-t", tag, "-"); err != nil {
-		return "", fmt.Errorf("build node image: %w", err)
+		return "", fmt.Errorf("build image %s: %w", tag, err)
 	}
-	log.Info("node image built", "duration", time.Since(began).Round(time.Second))
+	log.Info("image built", "tag", tag, "duration", time.Since(began).Round(time.Second))
 	return tag, nil
 }
 
