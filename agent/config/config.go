@@ -21,9 +21,6 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent/node"
 )
 
-// KindPatroni is the kind of a service that is a Patroni and the PostgreSQL under it.
-const KindPatroni = "patroni"
-
 // Config is one agent's configuration. A Config that Load or Parse returned without error is valid. It is a value; its
 // slices are not to be changed.
 type Config struct {
@@ -33,7 +30,13 @@ type Config struct {
 	Etcd     Etcd      `yaml:"etcd"`
 	API      API       `yaml:"api"`
 	Policy   Policy    `yaml:"policy"`
+	Docker   Docker    `yaml:"docker"`
 	Services []Service `yaml:"services"` // may be empty: the agent then only watches the cluster
+}
+
+// Docker says where the Docker engine is asked that runs services of this machine.
+type Docker struct {
+	Host string `yaml:"host"` // unix:///path/of/socket or http://host:port of a filtering proxy; empty: looked for
 }
 
 // Etcd says how Patroni's keys are reached.
@@ -62,24 +65,60 @@ type Policy struct {
 
 // Service is one thing on this machine that the agent looks after.
 type Service struct {
-	Name         string  `yaml:"name"`          // what people call it here, unique in the file
-	Kind         string  `yaml:"kind"`          // KindPatroni
-	Member       string  `yaml:"member"`        // Patroni's name for it
-	API          string  `yaml:"api"`           // URL of Patroni's REST API
-	DataDir      string  `yaml:"data_dir"`      // PGDATA
-	Config       string  `yaml:"config"`        // Patroni's configuration file or directory
-	Executable   string  `yaml:"executable"`    // Patroni's program; empty: the one that the unit runs
-	DSN          string  `yaml:"dsn"`           // how to log in to this PostgreSQL; empty: not at all
-	PasswordFile string  `yaml:"password_file"` // password for DSN
-	LogFile      string  `yaml:"log_file"`      // Patroni's own log file; empty: it logs to the journal
-	Manager      Manager `yaml:"manager"`
-	Policy       Policy  `yaml:"policy"`
-	Password     Secret  `yaml:"-"` // content of PasswordFile, read by Load
+	Name         string `yaml:"name"`          // what people call it here, unique in the file
+	Kind         string `yaml:"kind"`          // of node.Kinds
+	Member       string `yaml:"member"`        // Patroni's name for it; this and what follows up to log_file is for kind patroni
+	API          string `yaml:"api"`           // URL of Patroni's REST API
+	DataDir      string `yaml:"data_dir"`      // PGDATA
+	Config       string `yaml:"config"`        // Patroni's configuration file or directory
+	Executable   string `yaml:"executable"`    // Patroni's program; empty: the one that the unit runs
+	DSN          string `yaml:"dsn"`           // how to log in to this PostgreSQL; empty: not at all
+	PasswordFile string `yaml:"password_file"` // password for DSN
+	LogFile      string `yaml:"log_file"`      // Patroni's own log file; empty: it logs to the journal
+
+	URL      string   `yaml:"url"`      // kind etcd: client URL of the member on this machine
+	Peers    []string `yaml:"peers"`    // kind etcd: client URLs of the other members, as this machine reaches them
+	Identity string   `yaml:"identity"` // kinds etcd and forwarder: who must answer, "cluster/member" in hexadecimal
+	Listen   string   `yaml:"listen"`   // kind forwarder: host:port on which it listens
+	To       string   `yaml:"to"`       // kind forwarder: host:port to which it forwards
+	Protocol string   `yaml:"protocol"` // kind forwarder: what it carries, of probe.Protocols
+	Check    Check    `yaml:"check"`    // kind generic
+
+	Manager  Manager `yaml:"manager"`
+	Policy   Policy  `yaml:"policy"`
+	Password Secret  `yaml:"-"` // content of PasswordFile, read by Load
+}
+
+// Check says how a service of kind generic shows that it does what it is for. Exactly one field is set.
+type Check struct {
+	TCP     string   `yaml:"tcp"`     // host:port that takes a connection
+	HTTP    string   `yaml:"http"`    // URL that answers with a status below 400
+	Command []string `yaml:"command"` // program and arguments that end with exit code 0; no shell
 }
 
 // Manager says what runs a service. Exactly one field is set.
 type Manager struct {
 	Systemd string `yaml:"systemd"` // name of the unit
+	Docker  string `yaml:"docker"`  // name of the container
+	OpenRC  string `yaml:"openrc"`  // name of the service
+	Launchd string `yaml:"launchd"` // domain and label, such as system/com.example.socat or gui/501/com.example.socat
+	Procd   string `yaml:"procd"`   // name of the service
+}
+
+// Of returns the manager's name and what it calls the service, "" if none is set.
+func (m Manager) Of() (manager, unit string) {
+	for _, one := range m.all() {
+		if one.unit != "" {
+			return one.name, one.unit
+		}
+	}
+	return "", ""
+}
+
+type managed struct{ name, unit string }
+
+func (m Manager) all() []managed {
+	return []managed{{"systemd", m.Systemd}, {"docker", m.Docker}, {"openrc", m.OpenRC}, {"launchd", m.Launchd}, {"procd", m.Procd}}
 }
 
 // Default returns the configuration that a file is decoded over. It is not valid by itself: node, scope and the etcd
@@ -97,13 +136,18 @@ func Default() Config {
 func (c Config) Spec() node.Spec {
 	spec := node.Spec{Node: c.Node, Scope: c.Scope, Policy: node.Policy(c.Policy)}
 	for _, s := range c.Services {
-		if s.Kind != KindPatroni {
+		manager, unit := s.Manager.Of()
+		if s.Kind != string(node.KindPatroni) {
+			spec.Services = append(spec.Services, node.ServiceSpec{
+				Service: s.Name, Kind: node.Kind(s.Kind), Unit: unit, Manager: manager,
+				Policy: node.Policy(s.Policy.over(c.Policy)), Identity: s.Identity,
+			})
 			continue
 		}
 		spec.Patroni = append(spec.Patroni, node.PatroniSpec{
 			Service: s.Name,
 			Member:  s.Member,
-			Unit:    s.Manager.Systemd,
+			Unit:    unit,
 			Policy:  node.Policy(s.Policy.over(c.Policy)),
 		})
 	}

@@ -180,7 +180,7 @@ func TestParse_Problems(t *testing.T) {
 			"4:10: policy.destroy: unknown key; supported here: adjust, revive, disrupt, expedite, findings",
 		}},
 		{"key with control characters", least + `"a\x1b[31m": 1` + "\n", []string{
-			`4:1: "a\x1b[31m": unknown key; supported here: node, scope, state_dir, etcd, api, policy, services`,
+			`4:1: "a\x1b[31m": unknown key; supported here: node, scope, state_dir, etcd, api, policy, docker, services`,
 		}},
 		{"mode of a finding", least + "policy: {findings: {PATRONI_HUNG: aks}}\n", []string{
 			`4:35: policy.findings.PATRONI_HUNG: "aks" is not a mode; allowed: off, observe, ask, auto`,
@@ -234,16 +234,59 @@ func TestParse_Problems(t *testing.T) {
 			"3:7: etcd.username: is required with a password_file",
 			"3:48: etcd.password_file: must be an absolute path without '.', '..', '//' or a trailing '/'",
 		}},
-		{"other kind of service", least + "services: [{name: etcd, kind: etcd}]\n", []string{
-			`4:31: services[0].kind: "etcd" is not supported; supported: patroni`,
+		{"kind of service that is not known", least + "services: [{name: vip, kind: keepalived}]\n", []string{
+			`4:30: services[0].kind: "keepalived" is not supported; supported: patroni, etcd, forwarder, generic`,
+		}},
+		{"member of etcd", least + `services:
+  - name: etcd
+    kind: etcd
+    url: http://127.0.0.1
+    peers: [http://192.0.2.1:2379, http://192.0.2.1:2379, tcp://192.0.2.2]
+    identity: ABC
+    listen: 192.0.2.3:2379
+    manager: {docker: "etcd;rm", openrc: etcd}
+`, []string{
+			"8:36: services[0].peers[1]: is named twice: peers are the other members, each once",
+			"8:59: services[0].peers[2]: must be a URL such as http://192.0.2.1:2379",
+			"9:15: services[0].identity: must be CLUSTER/MEMBER in hexadecimal, as `etcdctl endpoint status -w json` and `pgpatrol status` show them",
+			"10:13: services[0].listen: is for kind forwarder, not for etcd",
+			"11:14: services[0].manager: must be one of docker and openrc",
+			`11:23: services[0].manager.docker: "etcd;rm" must be the name of a container`,
+		}},
+		{"forwarder", least + `services:
+  - name: forward
+    kind: forwarder
+    listen: 192.0.2.3
+    to: 127.0.0.1:0
+    protocol: smtp
+    check: {tcp: 127.0.0.1:1}
+    manager: {launchd: com.example.socat}
+`, []string{
+			"7:13: services[0].listen: must be a host or address and a port, such as 192.0.2.1:2379",
+			"8:9: services[0].to: must be a host or address and a port, such as 192.0.2.1:2379",
+			`9:15: services[0].protocol: "smtp" is not supported; supported: etcd, etcd-peer, http, postgres, tcp`,
+			"10:12: services[0].check: is for kind generic, not for forwarder",
+			`11:24: services[0].manager.launchd: "com.example.socat" must be a domain and a label, such as system/com.example.socat or gui/501/com.example.socat`,
+		}},
+		{"generic", least + `docker: {host: tcp://192.0.2.1:2375}
+services:
+  - name: pooler
+    kind: generic
+    check: {tcp: 127.0.0.1, http: "http://user@127.0.0.1/", command: [pg_isready, -q]}
+    manager: {procd: pooler}
+`, []string{
+			"4:16: docker.host: must be unix:///PATH of the engine's socket, or http://HOST:PORT of a proxy that filters its calls",
+			"8:12: services[0].check: must be one of tcp, http and command",
+			"8:18: services[0].check.tcp: must be a host or address and a port, such as 127.0.0.1:6432",
+			"8:35: services[0].check.http: must be a URL without user or password, such as http://127.0.0.1:8404/health",
+			"8:70: services[0].check.command: must begin with the absolute path of a program; there is no shell",
+		}},
+		{"Patroni under another manager", least + strings.Replace(patroni, "systemd: patroni.service", "openrc: patroni", 1), []string{
+			"11:14: services[0].manager: a Patroni is looked after under systemd only",
 		}},
 		{"service without anything", least + "services: [{}]\n", []string{
-			"4:12: services[0].api: is required: the URL of Patroni's REST API, such as http://192.0.2.1:8008",
-			"4:12: services[0].config: is required: Patroni's configuration file",
-			"4:12: services[0].data_dir: is required: PostgreSQL's data directory",
-			"4:12: services[0].kind: is required: supported: patroni",
-			"4:12: services[0].manager: is required: what runs the service, such as {systemd: patroni.service}",
-			"4:12: services[0].member: is required: Patroni's name for this node",
+			"4:12: services[0].kind: is required: supported: patroni, etcd, forwarder, generic",
+			"4:12: services[0].manager: is required: what runs the service, such as {systemd: patroni.service} or {docker: etcd}",
 			"4:12: services[0].name: is required: what you call it",
 		}},
 		{"unit without suffix", least + strings.Replace(patroni, "patroni.service", "patroni", 1), []string{
@@ -257,7 +300,7 @@ func TestParse_Problems(t *testing.T) {
 			"14:13: services[1].member: is the same as services[0].member",
 			"15:10: services[1].api: is the same as services[0].api",
 			"16:15: services[1].data_dir: is the same as services[0].data_dir",
-			"18:24: services[1].manager.systemd: is the same as services[0].manager.systemd",
+			"18:14: services[1].manager: is the same as services[0].manager",
 		}},
 		{"DSN with a password", least + patroni + "    dsn: postgres://probe:hunter2@/postgres\n", []string{
 			"12:10: services[0].dsn: must not hold a password; put it in a file and name that in password_file",

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
 )
 
 // maxSocketPath is the room that the smallest sockaddr_un has for a path (104 bytes on darwin, with the final NUL).
@@ -128,7 +130,29 @@ func (c Config) validate(report func(path, message string)) {
 	for i, s := range c.Services {
 		s.validate(checker{report, fmt.Sprintf("services[%d].", i)})
 	}
+	c.validateDocker(k)
 	c.validateUnique(k)
+}
+
+func (c Config) validateDocker(k checker) {
+	if h := c.Docker.Host; h != "" && !isDockerHost(h) {
+		k.bad("docker.host", "must be unix:///PATH of the engine's socket, or http://HOST:PORT of a proxy that filters its calls")
+	}
+}
+
+func isDockerHost(s string) bool {
+	if path, ok := strings.CutPrefix(s, "unix://"); ok {
+		return isPath(path)
+	}
+	address, ok := strings.CutPrefix(s, "http://")
+	return ok && isAddress(address)
+}
+
+// isAddress reports whether a value is host:port.
+func isAddress(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	return err == nil && portErr == nil && n > 0 && isHost(host)
 }
 
 // validateUnique refuses two services that are the same thing.
@@ -141,7 +165,9 @@ func (c Config) validateUnique(k checker) {
 		{"member", func(s Service) string { return s.Member }},
 		{"api", func(s Service) string { return strings.TrimSuffix(s.API, "/") }},
 		{"data_dir", func(s Service) string { return s.DataDir }},
-		{"manager.systemd", func(s Service) string { return s.Manager.Systemd }},
+		{"url", func(s Service) string { return strings.TrimSuffix(s.URL, "/") }},
+		{"listen", func(s Service) string { return s.Listen }},
+		{"manager", func(s Service) string { manager, unit := s.Manager.Of(); return strings.Trim(manager+" "+unit, " ") }},
 	} {
 		first := map[string]int{}
 		for i, s := range c.Services {
@@ -249,11 +275,28 @@ func texts[T ~string](values []T) []string {
 
 func (s Service) validate(k checker) {
 	k.name("name", s.Name, "what you call it")
-	if k.need("kind", s.Kind, "supported: "+KindPatroni) && s.Kind != KindPatroni {
+	kinds := strings.Join(texts(node.Kinds()), ", ")
+	if k.need("kind", s.Kind, "supported: "+kinds) && !slices.Contains(node.Kinds(), node.Kind(s.Kind)) {
 		// Nothing more can be said of a kind that is not known.
-		k.bad("kind", "%s is not supported; supported: %s", strconv.Quote(clip(s.Kind)), KindPatroni)
+		k.bad("kind", "%s is not supported; supported: %s", strconv.Quote(clip(s.Kind)), kinds)
 		return
 	}
+	switch node.Kind(s.Kind) {
+	case node.KindPatroni:
+		s.validatePatroni(k)
+	case node.KindEtcd:
+		s.validateEtcd(k)
+	case node.KindForwarder:
+		s.validateForwarder(k)
+	case node.KindGeneric:
+		s.Check.validate(checker{k.report, k.prefix + "check."}, k)
+	}
+	s.validateForeign(k)
+	s.Manager.validate(checker{k.report, k.prefix + "manager."}, k, node.Kind(s.Kind))
+	s.Policy.validate(checker{k.report, k.prefix + "policy."}, true)
+}
+
+func (s Service) validatePatroni(k checker) {
 	k.name("member", s.Member, "Patroni's name for this node")
 	if k.need("api", s.API, "the URL of Patroni's REST API, such as http://192.0.2.1:8008") {
 		k.url("api", s.API)
@@ -268,10 +311,101 @@ func (s Service) validate(k checker) {
 	k.path("log_file", s.LogFile)
 	k.path("password_file", s.PasswordFile)
 	s.validateDSN(k)
-	if k.need("manager", s.Manager.Systemd, "what runs the service, such as {systemd: patroni.service}") {
-		s.Manager.validate(checker{k.report, k.prefix + "manager."})
+}
+
+func (s Service) validateEtcd(k checker) {
+	if k.need("url", s.URL, "the client URL of the member on this machine, such as http://127.0.0.1:2379") {
+		k.url("url", s.URL)
 	}
-	s.Policy.validate(checker{k.report, k.prefix + "policy."}, true)
+	for i, p := range s.Peers {
+		key := fmt.Sprintf("peers[%d]", i)
+		k.url(key, p)
+		if slices.Index(s.Peers, p) < i || p == s.URL {
+			k.bad(key, "is named twice: peers are the other members, each once")
+		}
+	}
+	k.identity(s.Identity)
+}
+
+func (s Service) validateForwarder(k checker) {
+	for _, f := range []struct{ key, value, what string }{
+		{"listen", s.Listen, "the host:port on which it listens, such as 192.0.2.1:2379"},
+		{"to", s.To, "the host:port to which it forwards, such as 127.0.0.1:2379"},
+	} {
+		if k.need(f.key, f.value, f.what) && !isAddress(f.value) {
+			k.bad(f.key, "must be a host or address and a port, such as 192.0.2.1:2379")
+		}
+	}
+	protocols := texts(probe.Protocols())
+	if k.need("protocol", s.Protocol, "what it carries: "+strings.Join(protocols, ", ")) && !slices.Contains(protocols, s.Protocol) {
+		k.bad("protocol", "%s is not supported; supported: %s", strconv.Quote(clip(s.Protocol)), strings.Join(protocols, ", "))
+	}
+	if s.Identity != "" && s.Protocol != string(probe.ProtocolEtcd) {
+		k.bad("identity", "is told by protocol %s only", probe.ProtocolEtcd)
+	}
+	k.identity(s.Identity)
+}
+
+// identityGrammar is what etcdctl prints: the cluster's and the member's id in hexadecimal.
+var identityGrammar = regexp.MustCompile(`^[0-9a-f]{1,16}/[0-9a-f]{1,16}$`)
+
+func (k checker) identity(s string) {
+	if s != "" && !identityGrammar.MatchString(s) {
+		k.bad("identity", "must be CLUSTER/MEMBER in hexadecimal, as `etcdctl endpoint status -w json` and `pgpatrol status` show them")
+	}
+}
+
+func (c Check) validate(k, service checker) {
+	set := 0
+	for _, is := range []bool{c.TCP != "", c.HTTP != "", len(c.Command) > 0} {
+		if is {
+			set++
+		}
+	}
+	switch {
+	case set == 0:
+		service.bad("check", "is required: how the service shows that it works, such as {tcp: 127.0.0.1:6432}")
+	case set > 1:
+		service.bad("check", "must be one of tcp, http and command")
+	}
+	if c.TCP != "" && !isAddress(c.TCP) {
+		k.bad("tcp", "must be a host or address and a port, such as 127.0.0.1:6432")
+	}
+	if u, err := url.Parse(c.HTTP); c.HTTP != "" && (err != nil || u.User != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || !isHost(u.Hostname()) || !isPort(u)) {
+		k.bad("http", "must be a URL without user or password, such as http://127.0.0.1:8404/health")
+	}
+	if len(c.Command) > 0 && !isPath(c.Command[0]) {
+		k.bad("command", "must begin with the absolute path of a program; there is no shell")
+	}
+}
+
+// validateForeign refuses what belongs to another kind: it would be ignored, and somebody meant something by it.
+func (s Service) validateForeign(k checker) {
+	for _, f := range []struct {
+		key   string
+		set   bool
+		kinds []node.Kind
+	}{
+		{"member", s.Member != "", []node.Kind{node.KindPatroni}},
+		{"api", s.API != "", []node.Kind{node.KindPatroni}},
+		{"data_dir", s.DataDir != "", []node.Kind{node.KindPatroni}},
+		{"config", s.Config != "", []node.Kind{node.KindPatroni}},
+		{"executable", s.Executable != "", []node.Kind{node.KindPatroni}},
+		{"dsn", s.DSN != "", []node.Kind{node.KindPatroni}},
+		{"password_file", s.PasswordFile != "", []node.Kind{node.KindPatroni}},
+		{"log_file", s.LogFile != "", []node.Kind{node.KindPatroni}},
+		{"url", s.URL != "", []node.Kind{node.KindEtcd}},
+		{"peers", len(s.Peers) > 0, []node.Kind{node.KindEtcd}},
+		{"identity", s.Identity != "", []node.Kind{node.KindEtcd, node.KindForwarder}},
+		{"listen", s.Listen != "", []node.Kind{node.KindForwarder}},
+		{"to", s.To != "", []node.Kind{node.KindForwarder}},
+		{"protocol", s.Protocol != "", []node.Kind{node.KindForwarder}},
+		{"check", s.Check.TCP != "" || s.Check.HTTP != "" || len(s.Check.Command) > 0, []node.Kind{node.KindGeneric}},
+	} {
+		if f.set && !slices.Contains(f.kinds, node.Kind(s.Kind)) {
+			k.bad(f.key, "is for kind %s, not for %s", strings.Join(texts(f.kinds), " and "), s.Kind)
+		}
+	}
 }
 
 // validateDSN refuses a password in the DSN: it would be in every copy of the file and in every error of the driver.
@@ -309,9 +443,47 @@ func (s Service) validateDSN(k checker) {
 	}
 }
 
-func (m Manager) validate(k checker) {
+// The names by which managers know services. They become parts of URLs, paths and command lines.
+var (
+	containerGrammar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+	initGrammar      = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}$`)
+	launchdGrammar   = regexp.MustCompile(`^(system|(gui|user)/[0-9]{1,10})/[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+)
+
+func (m Manager) validate(k, service checker, kind node.Kind) {
+	var set []string
+	for _, one := range m.all() {
+		if one.unit != "" {
+			set = append(set, one.name)
+		}
+	}
 	switch {
-	case len(m.Systemd) <= 255 && unitGrammar.MatchString(m.Systemd):
+	case len(set) == 0:
+		service.bad("manager", "is required: what runs the service, such as {systemd: patroni.service} or {docker: etcd}")
+	case len(set) > 1:
+		service.bad("manager", "must be one of %s", strings.Join(set, " and "))
+	case kind == node.KindPatroni && set[0] != "systemd":
+		service.bad("manager", "a Patroni is looked after under systemd only")
+	}
+	m.validateSystemd(k)
+	for _, f := range []struct {
+		key, value, what string
+		grammar          *regexp.Regexp
+	}{
+		{"docker", m.Docker, "the name of a container", containerGrammar},
+		{"openrc", m.OpenRC, "the name of a service below /etc/init.d", initGrammar},
+		{"launchd", m.Launchd, "a domain and a label, such as system/com.example.socat or gui/501/com.example.socat", launchdGrammar},
+		{"procd", m.Procd, "the name of a service below /etc/init.d", initGrammar},
+	} {
+		if f.value != "" && !f.grammar.MatchString(f.value) {
+			k.bad(f.key, "%s must be %s", strconv.Quote(clip(f.value)), f.what)
+		}
+	}
+}
+
+func (m Manager) validateSystemd(k checker) {
+	switch {
+	case m.Systemd == "", len(m.Systemd) <= 255 && unitGrammar.MatchString(m.Systemd):
 	case !strings.Contains(m.Systemd, ".service") && unitGrammar.MatchString(m.Systemd+".service"):
 		k.bad("systemd", "%s must be the whole name; did you mean %s.service?", strconv.Quote(clip(m.Systemd)), clip(m.Systemd))
 	default:
