@@ -32,8 +32,13 @@ import (
 
 // Plugins makes what a configuration names. Its methods may be called again after a reload.
 type Plugins struct {
-	Systemd func(*slog.Logger) (service.Manager, error)
-	Patroni func(probe.PatroniTarget) (probe.PatroniProbes, error)
+	// Manager makes what runs services, by its name in the configuration; dockerHost may be empty.
+	Manager   func(name, dockerHost string, log *slog.Logger) (service.Manager, error)
+	Patroni   func(probe.PatroniTarget) (probe.PatroniProbes, error)
+	Etcd      func(probe.EtcdTarget) (probe.EtcdProbes, error)
+	Forwarder func(probe.ForwarderTarget) (probe.ForwarderProbes, error)
+	Check     func(probe.CheckTarget) (probe.Prober[probe.Check], error)
+	Process   func() (func(ctx context.Context, pid int) (probe.Process, error), error)
 }
 
 // Options are what a daemon is started with.

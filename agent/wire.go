@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -16,8 +15,6 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/observer"
 	"github.com/pgpatrol/pgpatrol/coordinator"
-	"github.com/pgpatrol/pgpatrol/plugins/probe"
-	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
 // rewatch is the pause before a broken subscription to a service manager is tried again. Units are looked at on a timer
@@ -26,20 +23,18 @@ const rewatch = 5 * time.Second
 
 // generation is one set of parts, built from one configuration.
 type generation struct {
-	a      *Agent
-	scope  string
-	dcs    *dcs.View
-	obs    *observer.Observer
-	exec   *executor.Executor
-	watch  service.Watcher // nil without services
-	closer io.Closer       // of the service manager, nil if it has nothing to close
-	units  []string
-	loop   *loop.Loop
+	a     *Agent
+	scope string
+	dcs   *dcs.View
+	obs   *observer.Observer
+	exec  *executor.Executor
+	hosts *hosts
+	loop  *loop.Loop
 }
 
 // build makes the parts of a configuration and starts none. It fails if one of them cannot be made.
 func (a *Agent) build(cfg config.Config) (*generation, error) {
-	g := &generation{a: a, scope: cfg.Scope}
+	g := &generation{a: a, scope: cfg.Scope, hosts: newHosts(a, cfg)}
 	view, err := a.buildDCS(cfg)
 	if err != nil {
 		return nil, err
@@ -49,23 +44,18 @@ func (a *Agent) build(cfg config.Config) (*generation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identify this boot: %w", err)
 	}
-	sources, managers, err := g.buildServices(cfg)
+	patronis, services, managers, err := g.buildServices(cfg)
 	if err != nil {
 		g.close()
 		return nil, err
 	}
-	units := map[string]string{}
-	for _, p := range cfg.Spec().Patroni {
-		units[p.Service] = p.Unit
-		g.units = append(g.units, p.Unit)
-	}
 	g.obs = observer.New(observer.Deps{
-		Node: cfg.Node, Scope: cfg.Scope, Host: a.o.Host, Patroni: sources, Logger: a.log("observer"),
+		Node: cfg.Node, Scope: cfg.Scope, Host: a.o.Host, Patroni: patronis, Services: services, Logger: a.log("observer"),
 		Wake: func() { poke(a.wake) },
 		DCS:  func(ctx context.Context, d observer.Depth) node.DCS { return view.Observe(ctx, modes[d]) },
 	})
 	g.exec = executor.New(executor.Deps{
-		Managers: managers, Units: units, Journal: a.journal, Logger: a.log("executor"), Now: a.o.Host.Now, BootID: boot,
+		Managers: managers, Units: unitsOf(cfg.Spec()), Journal: a.journal, Logger: a.log("executor"), Now: a.o.Host.Now, BootID: boot,
 		Locker: coordinator.New(view, a.o.Host.Now, cfg.Scope, cfg.Node), Permit: a.permit,
 	})
 	g.loop = a.newLoop(cfg, g)
@@ -83,48 +73,15 @@ func (a *Agent) buildDCS(cfg config.Config) (*dcs.View, error) {
 	if cfg.Etcd.Username != "" {
 		c.Password = func() (string, error) { return cfg.Etcd.Password.Reveal(), nil }
 	}
-	if cfg.Etcd.TLS != (config.TLS{}) {
-		var err error
-		if c.TLS, err = cfg.Etcd.TLS.ClientConfig(); err != nil {
-			return nil, fmt.Errorf("set up TLS for etcd: %w", err)
-		}
+	var err error
+	if c.TLS, err = clientTLS(cfg); err != nil {
+		return nil, err
 	}
 	v, err := dcs.New(c, dcs.Deps{Logger: a.log("dcs"), Now: a.o.Host.Now})
 	if err != nil {
 		return nil, fmt.Errorf("set up the view of etcd: %w", err)
 	}
 	return v, nil
-}
-
-func (g *generation) buildServices(cfg config.Config) ([]observer.Patroni, map[string]service.Manager, error) {
-	managers := map[string]service.Manager{}
-	if len(cfg.Services) == 0 {
-		return nil, managers, nil
-	}
-	systemd, err := g.a.o.Plugins.Systemd(g.a.log("systemd"))
-	if err != nil {
-		return nil, nil, fmt.Errorf("set up systemd: %w", err)
-	}
-	g.watch, _ = systemd.(service.Watcher)
-	g.closer, _ = systemd.(io.Closer)
-	specs := cfg.Spec().Patroni
-	var sources []observer.Patroni
-	for i, s := range cfg.Services {
-		target := probe.PatroniTarget{
-			API: s.API, DataDir: s.DataDir, ConfigFile: s.Config, Executable: s.Executable, LogFile: s.LogFile,
-			Unit: s.Manager.Systemd, DSN: s.DSN,
-		}
-		if !s.Password.Empty() {
-			target.Password = func() (string, error) { return s.Password.Reveal(), nil }
-		}
-		probes, err := g.a.o.Plugins.Patroni(target)
-		if err != nil {
-			return nil, nil, fmt.Errorf("set up probes of service %q: %w", s.Name, err)
-		}
-		managers[s.Name] = systemd
-		sources = append(sources, observer.Patroni{Spec: specs[i], Units: systemd, Probes: probes, APIURL: s.API})
-	}
-	return sources, managers, nil
 }
 
 // samePartsAs reports whether two configurations differ in policy at most. Certificates may have been renewed under the
@@ -166,8 +123,14 @@ func (g *generation) run(ctx context.Context, mem node.Memory) error {
 	eg.Go(func() error { return ignoreEnd(ctx, g.dcs.Run(ctx)) })
 	eg.Go(func() error { return ignoreEnd(ctx, g.obs.Run(ctx)) })
 	eg.Go(func() error { g.forwardWakes(ctx); return nil })
-	if g.watch != nil {
-		eg.Go(func() error { g.watchUnits(ctx); return nil })
+	for name := range g.hosts.managers {
+		eg.Go(func() error {
+			g.hosts.watch(ctx, name, func() {
+				g.obs.TouchUnits()
+				poke(g.a.wake)
+			})
+			return nil
+		})
 	}
 	open := g.resolve(ctx, g.a.journal.Unresolved())
 	eg.Go(func() error { g.resolveLater(ctx, open); return nil })
@@ -177,10 +140,7 @@ func (g *generation) run(ctx context.Context, mem node.Memory) error {
 
 func (g *generation) close() {
 	g.dcs.Close()
-	if g.closer == nil {
-		return
-	}
-	if err := g.closer.Close(); err != nil {
+	if err := g.hosts.close(); err != nil {
 		g.a.o.Logger.Debug("service manager not closed", "err", err)
 	}
 }
@@ -220,29 +180,5 @@ func (g *generation) forwardWakes(ctx context.Context) {
 		case <-g.dcs.Changed():
 			poke(g.a.wake)
 		}
-	}
-}
-
-// watchUnits keeps a subscription to the service manager. What happened while there was none is found by looking.
-func (g *generation) watchUnits(ctx context.Context) {
-	said := ""
-	for ctx.Err() == nil {
-		err := g.watch.Watch(ctx, g.units, func() {
-			g.obs.TouchUnits()
-			poke(g.a.wake)
-		})
-		if ctx.Err() != nil {
-			return
-		}
-		if text := fmt.Sprint(err); text != said {
-			g.a.o.Logger.Warn("service manager not watched, looking on a timer", "err", err)
-			said = text
-		}
-		t := time.NewTimer(rewatch)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
 	}
 }

@@ -99,6 +99,16 @@ func checkFilled(t testing.TB, v reflect.Value, path string) {
 	}
 }
 
+// TestExamples_AreValid loads the examples of the machines without a Patroni.
+func TestExamples_AreValid(t *testing.T) {
+	for file, services := range map[string]int{"etcd-nas": 1, "etcd-mbp": 3, "etcd-jp1": 1} {
+		c, err := Load("../../packaging/examples/homelab/" + file + ".yaml")
+		if err != nil || len(c.Spec().Services) != services {
+			t.Errorf("%s: %d services, %v", file, len(c.Spec().Services), err)
+		}
+	}
+}
+
 func TestExamples_Homelab(t *testing.T) {
 	files, err := filepath.Glob("../../packaging/examples/homelab/postgres-*.yaml")
 	if err != nil || len(files) == 0 {

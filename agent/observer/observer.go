@@ -63,19 +63,21 @@ type Host interface {
 
 // Deps are what an Observer works with.
 type Deps struct {
-	Node    string
-	Scope   string
-	Host    Host
-	DCS     func(context.Context, Depth) node.DCS
-	Patroni []Patroni
-	Wake    func() // called when a slow look has something new; must not block
-	Logger  *slog.Logger
+	Node     string
+	Scope    string
+	Host     Host
+	DCS      func(context.Context, Depth) node.DCS
+	Patroni  []Patroni
+	Services []Service
+	Wake     func() // called when a slow look has something new; must not block
+	Logger   *slog.Logger
 }
 
 // Observer keeps the latest facts. Observe is called by one goroutine; Run and TouchUnits may run beside it.
 type Observer struct {
 	deps     Deps
 	services []*patroni
+	targets  []*target
 }
 
 // New returns an Observer that has looked at nothing yet.
@@ -83,6 +85,9 @@ func New(d Deps) *Observer {
 	o := &Observer{deps: d}
 	for _, p := range d.Patroni {
 		o.services = append(o.services, &patroni{Patroni: p, slow: make(chan struct{}, 1), facts: node.PatroniFacts{Service: p.Spec.Service}})
+	}
+	for _, s := range d.Services {
+		o.targets = append(o.targets, newTarget(s))
 	}
 	return o
 }
@@ -96,6 +101,9 @@ func (o *Observer) Observe(ctx context.Context, depth Depth) node.Snapshot {
 	for _, p := range o.services {
 		wg.Go(func() { p.observe(ctx, depth, o.deps.Host.Now) })
 	}
+	for _, t := range o.targets {
+		wg.Go(func() { t.observe(ctx, depth, o.deps.Host.Now) })
+	}
 	wg.Wait()
 	s.Now, s.Wall = o.deps.Host.Now(), time.Now()
 	if id, err := o.deps.Host.BootID(); err == nil {
@@ -108,6 +116,9 @@ func (o *Observer) Observe(ctx context.Context, depth Depth) node.Snapshot {
 		p.noticeMember(s.DCS.Cluster)
 		s.Patroni = append(s.Patroni, p.snapshot())
 	}
+	for _, t := range o.targets {
+		s.Services = append(s.Services, t.snapshot())
+	}
 	return s
 }
 
@@ -117,6 +128,11 @@ func (o *Observer) TouchUnits() {
 		p.mu.Lock()
 		p.unitDue = true
 		p.mu.Unlock()
+	}
+	for _, t := range o.targets {
+		t.mu.Lock()
+		t.unitDue = true
+		t.mu.Unlock()
 	}
 }
 

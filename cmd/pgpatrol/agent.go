@@ -14,6 +14,7 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent"
 	"github.com/pgpatrol/pgpatrol/agent/config"
 	"github.com/pgpatrol/pgpatrol/plugins/builtin"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
 const agentHelp = `Runs the agent until SIGTERM or SIGINT. SIGHUP reads the configuration again; a file with
@@ -63,7 +64,12 @@ func runAgent(ctx context.Context, e *env, path string, log *slog.Logger) error 
 	}
 	a, err := agent.New(agent.Options{
 		ConfigPath: path, Version: programVersion(), Logger: log, Host: host,
-		Plugins: agent.Plugins{Systemd: builtin.Systemd, Patroni: builtin.Patroni},
+		Plugins: agent.Plugins{
+			Manager: func(name, dockerHost string, log *slog.Logger) (service.Manager, error) {
+				return builtin.Manager(name, builtin.ManagerConfig{DockerHost: dockerHost, Logger: log})
+			},
+			Patroni: builtin.Patroni, Etcd: builtin.Etcd, Forwarder: builtin.Forwarder, Check: builtin.Check, Process: builtin.Process,
+		},
 	})
 	if problems, ok := errors.AsType[config.Problems](err); ok {
 		printProblems(e, problems)

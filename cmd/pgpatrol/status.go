@@ -8,6 +8,8 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/agent/api"
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
 const statusHelp = `Shows what the agent of this machine sees: the cluster, its members, the services here,
@@ -82,6 +84,9 @@ func printStatus(p *printer, s api.Status) {
 		for _, f := range s.Snapshot.Patroni {
 			printPatroni(p, s.Now, f)
 		}
+		for _, f := range s.Snapshot.Services {
+			printService(p, s.Now, f)
+		}
 	}
 	if s.Plan == nil {
 		field(p, "Decision", "none yet")
@@ -141,14 +146,7 @@ func lsn(m node.Member) string {
 }
 
 func printPatroni(p *printer, now node.Instant, f node.PatroniFacts) {
-	unit := "unit unknown: " + why(f.Unit.Why)
-	if f.Unit.Known {
-		u := f.Unit.Value
-		unit = fmt.Sprintf("%s is %s", u.Unit, u.State)
-		if u.MainPID != 0 {
-			unit += fmt.Sprintf(" (main process %d)", u.MainPID)
-		}
-	}
+	unit := unitWords(f.Unit)
 	live := "Patroni's answer unknown: " + why(f.Liveness.Why)
 	if f.Liveness.Known {
 		l := f.Liveness.Value
@@ -174,6 +172,66 @@ func printPatroni(p *printer, now node.Instant, f node.PatroniFacts) {
 		}
 	}
 	field(p, "Service", "%s: %s; %s; %s", f.Service, unit, live, pg)
+}
+
+func unitWords(f node.Fact[service.Status]) string {
+	if !f.Known {
+		return "unit unknown: " + why(f.Why)
+	}
+	words := fmt.Sprintf("%s is %s", f.Value.Unit, f.Value.State)
+	if f.Value.MainPID != 0 {
+		words += fmt.Sprintf(" (main process %d)", f.Value.MainPID)
+	}
+	return words
+}
+
+// printService prints a service that is not a Patroni: its unit, what it does, and what its manager would refuse.
+func printService(p *printer, now node.Instant, f node.ServiceFacts) {
+	words := []string{unitWords(f.Unit)}
+	switch {
+	case f.Member.Source != "":
+		words = append(words, memberWords(now, f.Member))
+	case f.Through.Source != "":
+		words = append(words, "through it "+outcomeWords(now, f.Through), "past it "+outcomeWords(now, f.Past))
+	case f.Check.Source != "" && !f.Check.Known:
+		words = append(words, "its check is unknown: "+why(f.Check.Why))
+	case f.Check.Source != "":
+		words = append(words, fmt.Sprintf("its check passed: %t, %s ago", f.Check.Value.OK, age(now, f.Check.At)))
+	}
+	if l := f.Limits; l.Known && l.Value != "" {
+		words = append(words, "not allowed: "+l.Value)
+	}
+	field(p, "Service", "%s: %s", f.Service, strings.Join(words, "; "))
+	if len(f.Others) == 0 {
+		return
+	}
+	rows := [][]string{}
+	for _, o := range f.Others {
+		rows = append(rows, []string{o.URL, memberWords(now, o.Member)})
+	}
+	p.table("  ", []string{"PEER", "SEEN"}, rows)
+}
+
+func memberWords(now node.Instant, f node.Fact[probe.EtcdMember]) string {
+	if !f.Known {
+		return "unknown: " + why(f.Why)
+	}
+	m := f.Value
+	if m.Outcome != probe.OutcomeAnswered {
+		return fmt.Sprintf("no answer (%s), %s ago", m.Outcome, age(now, f.At))
+	}
+	health := "healthy"
+	if !m.Healthy {
+		health = "not healthy (" + or(m.Reason, string(m.Health)) + ")"
+	}
+	return fmt.Sprintf("%s, version %s, %s/%s, leader %s, %s ago", health, or(m.Version, "?"), m.ClusterID, m.MemberID, or(m.LeaderID, "none"), age(now, f.At))
+}
+
+func outcomeWords(now node.Instant, f node.Fact[probe.Hop]) string {
+	if !f.Known {
+		return "unknown: " + why(f.Why)
+	}
+	return fmt.Sprintf("%s %s ago", f.Value.Outcome, age(now, f.At))
 }
 
 func printFindings(p *printer, now node.Instant, fs []node.Finding) {

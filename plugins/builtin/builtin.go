@@ -4,19 +4,11 @@ package builtin
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/probe/postgres"
 	"github.com/pgpatrol/pgpatrol/plugins/probe/process"
-	"github.com/pgpatrol/pgpatrol/plugins/service"
-	"github.com/pgpatrol/pgpatrol/plugins/service/systemd"
 )
-
-// Systemd returns the manager of this machine's units.
-func Systemd(log *slog.Logger) (service.Manager, error) {
-	return systemd.New(systemd.Default(), systemd.Deps{Logger: log})
-}
 
 // Patroni returns the ways to look at one Patroni of this machine.
 func Patroni(t probe.PatroniTarget) (probe.PatroniProbes, error) {
@@ -40,13 +32,7 @@ func Patroni(t probe.PatroniTarget) (probe.PatroniProbes, error) {
 
 // fromProcesses adds what the process table and a session show.
 func fromProcesses(out *probe.PatroniProbes, t probe.PatroniTarget, table *process.Table) error {
-	out.Process = func(ctx context.Context, pid int) (probe.Process, error) {
-		p, err := process.New(process.Config{}, process.Deps{Table: table, PID: func(context.Context) (int, error) { return pid, nil }})
-		if err != nil {
-			return probe.Process{}, err
-		}
-		return p.Probe(ctx)
-	}
+	out.Process = processes(table)
 	machine, err := process.NewMachine(process.MachineConfig{Unit: t.Unit}, process.MachineDeps{Table: table})
 	if err != nil {
 		return err
@@ -61,4 +47,23 @@ func fromProcesses(out *probe.PatroniProbes, t probe.PatroniTarget, table *proce
 	}
 	out.Session = session
 	return nil
+}
+
+// Process returns the way to look at a process of this machine.
+func Process() (func(ctx context.Context, pid int) (probe.Process, error), error) {
+	table, err := process.NewTable(process.TableConfig{})
+	if err != nil {
+		return nil, err
+	}
+	return processes(table), nil
+}
+
+func processes(table *process.Table) func(ctx context.Context, pid int) (probe.Process, error) {
+	return func(ctx context.Context, pid int) (probe.Process, error) {
+		p, err := process.New(process.Config{}, process.Deps{Table: table, PID: func(context.Context) (int, error) { return pid, nil }})
+		if err != nil {
+			return probe.Process{}, err
+		}
+		return p.Probe(ctx)
+	}
 }

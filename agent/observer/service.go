@@ -1,0 +1,132 @@
+package observer
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// How old facts about services other than Patroni may become, by depth. They stay below what the engine accepts (10 s).
+// Asking the other members of etcd is everybody's load, so it is done less often.
+var (
+	everyCheck  = [...]time.Duration{Routine: 5 * time.Second, Alert: 0, Confirm: 0}
+	everyPeer   = [...]time.Duration{Routine: 7 * time.Second, Alert: 3 * time.Second, Confirm: 0}
+	everyLimits = 10 * time.Minute
+)
+
+// checkTimeout is how long a service may take to show that it works: FAULTS.md F72 budgets two seconds.
+const checkTimeout = 2 * time.Second
+
+// Service is where the facts about one service come from that is not a Patroni. Only the probes of its kind are set.
+type Service struct {
+	Spec      node.ServiceSpec
+	Units     service.Manager
+	Process   func(ctx context.Context, pid int) (probe.Process, error) // nil: its processes are not this machine's
+	Etcd      probe.EtcdProbes
+	PeerURLs  []string // of Etcd.Others, for the facts' source
+	Forwarder probe.ForwarderProbes
+	Check     probe.Prober[probe.Check]
+}
+
+// target keeps the facts about one such service.
+type target struct {
+	Service
+
+	mu      sync.Mutex // guards the rest
+	facts   node.ServiceFacts
+	unitDue bool
+}
+
+func newTarget(s Service) *target {
+	t := &target{Service: s, facts: node.ServiceFacts{Service: s.Spec.Service}}
+	for _, url := range s.PeerURLs {
+		t.facts.Others = append(t.facts.Others, node.Peer{URL: url})
+	}
+	return t
+}
+
+// snapshot returns a copy: what was handed out never changes.
+func (t *target) snapshot() node.ServiceFacts {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.facts
+	f.Others = append([]node.Peer(nil), t.facts.Others...)
+	return f
+}
+
+// observe looks at what is due, at the same time where nothing depends on each other.
+func (t *target) observe(ctx context.Context, depth Depth, now func() node.Instant) {
+	f := t.snapshot()
+	t.mu.Lock()
+	due := t.unitDue
+	t.unitDue = false
+	t.mu.Unlock()
+	var wg sync.WaitGroup
+	wg.Go(func() { t.observeUnit(ctx, &f, due || stale(f.Unit, now(), everyUnit[depth]), now) })
+	switch t.Spec.Kind {
+	case node.KindEtcd:
+		t.observeEtcd(ctx, &wg, &f, depth, now)
+	case node.KindForwarder:
+		if at := now(); stale(f.Through, at, everyCheck[depth]) {
+			wg.Go(func() { f.Through = look(ctx, f.Through, t.Forwarder.Through, checkTimeout, "through it", at) })
+			wg.Go(func() { f.Past = look(ctx, f.Past, t.Forwarder.Past, checkTimeout, "past it", at) })
+		}
+	case node.KindGeneric, node.KindPatroni:
+		if at := now(); stale(f.Check, at, everyCheck[depth]) {
+			wg.Go(func() { f.Check = look(ctx, f.Check, t.Check, checkTimeout, "its check", at) })
+		}
+	}
+	wg.Wait()
+	t.mu.Lock()
+	t.facts = f
+	t.mu.Unlock()
+}
+
+// observeUnit asks the manager, looks at the process where there is one here, and now and then at what the manager would
+// refuse.
+func (t *target) observeUnit(ctx context.Context, f *node.ServiceFacts, due bool, now func() node.Instant) {
+	if at := now(); due {
+		c, cancel := context.WithTimeout(ctx, unitTimeout)
+		st, err := t.Units.Status(c, t.Spec.Unit)
+		cancel()
+		f.Unit = update(f.Unit, st, err, t.Spec.Manager, at)
+	}
+	if pid := f.Unit.Value.MainPID; t.Process != nil && f.Unit.Known && pid != 0 {
+		at := now()
+		c, cancel := context.WithTimeout(ctx, unitTimeout)
+		v, err := t.Process(c, pid)
+		cancel()
+		f.Process = update(f.Process, v, err, "process table", at)
+	}
+	limited, ok := t.Units.(service.Limited)
+	if at := now(); ok && stale(f.Limits, at, everyLimits) {
+		c, cancel := context.WithTimeout(ctx, unitTimeout)
+		err := limited.Limits(c, t.Spec.Unit)
+		cancel()
+		switch {
+		case err == nil:
+			f.Limits = node.Seen("", t.Spec.Manager, at)
+		case errors.Is(err, service.ErrPermission):
+			f.Limits = node.Seen(err.Error(), t.Spec.Manager, at)
+		default:
+			f.Limits = node.Unseen[string](t.Spec.Manager, err.Error(), at)
+		}
+	}
+}
+
+func (t *target) observeEtcd(ctx context.Context, wg *sync.WaitGroup, f *node.ServiceFacts, depth Depth, now func() node.Instant) {
+	if at := now(); stale(f.Member, at, everyCheck[depth]) {
+		wg.Go(func() { f.Member = look(ctx, f.Member, t.Etcd.Member, checkTimeout, "this member", at) })
+	}
+	for i := range f.Others {
+		o := &f.Others[i]
+		if at := now(); stale(o.Member, at, everyPeer[depth]) {
+			wg.Go(func() { o.Member = look(ctx, o.Member, t.Etcd.Others[i], checkTimeout, o.URL, at) })
+		}
+	}
+}

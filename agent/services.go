@@ -1,0 +1,179 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/pgpatrol/pgpatrol/agent/config"
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/observer"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+)
+
+// hosts are the service managers of one generation, each made once, with the units that are looked after under it.
+type hosts struct {
+	a        *Agent
+	docker   string
+	managers map[string]service.Manager
+	units    map[string][]string
+}
+
+func newHosts(a *Agent, cfg config.Config) *hosts {
+	return &hosts{a: a, docker: cfg.Docker.Host, managers: map[string]service.Manager{}, units: map[string][]string{}}
+}
+
+// of returns the manager of a service.
+func (h *hosts) of(name, unit string) (service.Manager, error) {
+	h.units[name] = append(h.units[name], unit)
+	if m := h.managers[name]; m != nil {
+		return m, nil
+	}
+	m, err := h.a.o.Plugins.Manager(name, h.docker, h.a.log(name))
+	if err != nil {
+		return nil, err
+	}
+	h.managers[name] = m
+	return m, nil
+}
+
+func (h *hosts) close() error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(h.managers)) {
+		if c, ok := h.managers[name].(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// watch keeps a subscription to one manager. What happened while there was none is found by looking.
+func (h *hosts) watch(ctx context.Context, name string, touch func()) {
+	w, ok := h.managers[name].(service.Watcher)
+	if !ok {
+		return
+	}
+	said := ""
+	for ctx.Err() == nil {
+		err := w.Watch(ctx, h.units[name], touch)
+		if ctx.Err() != nil {
+			return
+		}
+		if text := fmt.Sprint(err); text != said {
+			h.a.o.Logger.Warn("service manager not watched, looking on a timer", "manager", name, "err", err)
+			said = text
+		}
+		t := time.NewTimer(rewatch)
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// buildPatroni makes the sources of one Patroni.
+func (g *generation) buildPatroni(s config.Service, spec node.PatroniSpec) (observer.Patroni, error) {
+	m, err := g.hosts.of(s.Manager.Of())
+	if err != nil {
+		return observer.Patroni{}, err
+	}
+	target := probe.PatroniTarget{
+		API: s.API, DataDir: s.DataDir, ConfigFile: s.Config, Executable: s.Executable, LogFile: s.LogFile,
+		Unit: s.Manager.Systemd, DSN: s.DSN,
+	}
+	if !s.Password.Empty() {
+		target.Password = func() (string, error) { return s.Password.Reveal(), nil }
+	}
+	probes, err := g.a.o.Plugins.Patroni(target)
+	return observer.Patroni{Spec: spec, Units: m, Probes: probes, APIURL: s.API}, err
+}
+
+// buildService makes the sources of one service of another kind.
+func (g *generation) buildService(s config.Service, spec node.ServiceSpec, etcdTLS *tls.Config) (observer.Service, error) {
+	m, err := g.hosts.of(s.Manager.Of())
+	if err != nil {
+		return observer.Service{}, err
+	}
+	out := observer.Service{Spec: spec, Units: m}
+	switch spec.Manager {
+	case "systemd", "openrc", "procd": // the process table of this machine has their processes
+		if out.Process, err = g.a.o.Plugins.Process(); err != nil {
+			return observer.Service{}, err
+		}
+	}
+	switch spec.Kind {
+	case node.KindEtcd:
+		out.PeerURLs = s.Peers
+		out.Etcd, err = g.a.o.Plugins.Etcd(probe.EtcdTarget{URL: s.URL, Others: s.Peers, TLS: etcdTLS})
+	case node.KindForwarder:
+		target := probe.ForwarderTarget{Listen: s.Listen, To: s.To, Protocol: probe.Protocol(s.Protocol)}
+		if target.Protocol == probe.ProtocolEtcd {
+			target.TLS = etcdTLS
+		}
+		out.Forwarder, err = g.a.o.Plugins.Forwarder(target)
+	case node.KindGeneric, node.KindPatroni:
+		out.Check, err = g.a.o.Plugins.Check(probe.CheckTarget{TCP: s.Check.TCP, HTTP: s.Check.HTTP, Command: s.Check.Command})
+	}
+	return out, err
+}
+
+// buildServices makes the sources of all services, and their managers by service.
+func (g *generation) buildServices(cfg config.Config) ([]observer.Patroni, []observer.Service, map[string]service.Manager, error) {
+	spec := cfg.Spec()
+	etcdTLS, err := clientTLS(cfg)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	var patronis []observer.Patroni
+	var others []observer.Service
+	managers := map[string]service.Manager{}
+	for _, s := range cfg.Services {
+		if s.Kind == string(node.KindPatroni) {
+			p, err := g.buildPatroni(s, spec.Patroni[len(patronis)])
+			if err != nil {
+				return nil, nil, nil, fmt.Errorf("set up service %q: %w", s.Name, err)
+			}
+			patronis = append(patronis, p)
+			managers[s.Name] = p.Units
+			continue
+		}
+		o, err := g.buildService(s, spec.Services[len(others)], etcdTLS)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("set up service %q: %w", s.Name, err)
+		}
+		others = append(others, o)
+		managers[s.Name] = o.Units
+	}
+	return patronis, others, managers, nil
+}
+
+// clientTLS is how members of etcd are spoken to, nil for plainly.
+func clientTLS(cfg config.Config) (*tls.Config, error) {
+	if cfg.Etcd.TLS == (config.TLS{}) {
+		return nil, nil
+	}
+	t, err := cfg.Etcd.TLS.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("set up TLS for etcd: %w", err)
+	}
+	return t, nil
+}
+
+// unitsOf lists the unit of every service.
+func unitsOf(spec node.Spec) map[string]string {
+	units := map[string]string{}
+	for _, p := range spec.Patroni {
+		units[p.Service] = p.Unit
+	}
+	for _, s := range spec.Services {
+		units[s.Service] = s.Unit
+	}
+	return units
+}
