@@ -131,16 +131,16 @@ func (g *generation) buildServices(cfg config.Config) ([]observer.Patroni, []obs
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	var patronis []observer.Patroni
+	var members []observer.Patroni
 	var others []observer.Service
 	managers := map[string]service.Manager{}
 	for _, s := range cfg.Services {
 		if s.Kind == string(node.KindPatroni) {
-			p, err := g.buildPatroni(s, spec.Patroni[len(patronis)])
+			p, err := g.buildPatroni(s, spec.Patroni[len(members)])
 			if err != nil {
 				return nil, nil, nil, fmt.Errorf("set up service %q: %w", s.Name, err)
 			}
-			patronis = append(patronis, p)
+			members = append(members, p)
 			managers[s.Name] = p.Units
 			continue
 		}
@@ -151,7 +151,7 @@ func (g *generation) buildServices(cfg config.Config) ([]observer.Patroni, []obs
 		others = append(others, o)
 		managers[s.Name] = o.Units
 	}
-	return patronis, others, managers, nil
+	return members, others, managers, nil
 }
 
 // clientTLS is how members of etcd are spoken to, nil for plainly.

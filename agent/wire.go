@@ -44,13 +44,13 @@ func (a *Agent) build(cfg config.Config) (*generation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identify this boot: %w", err)
 	}
-	patronis, services, managers, err := g.buildServices(cfg)
+	members, services, managers, err := g.buildServices(cfg)
 	if err != nil {
 		g.close()
 		return nil, err
 	}
 	g.obs = observer.New(observer.Deps{
-		Node: cfg.Node, Scope: cfg.Scope, Host: a.o.Host, Patroni: patronis, Services: services, Logger: a.log("observer"),
+		Node: cfg.Node, Scope: cfg.Scope, Host: a.o.Host, Patroni: members, Services: services, Logger: a.log("observer"),
 		Wake: func() { poke(a.wake) },
 		DCS:  func(ctx context.Context, d observer.Depth) node.DCS { return view.Observe(ctx, modes[d]) },
 	})
