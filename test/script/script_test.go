@@ -59,11 +59,16 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
 			env.Setenv("TZ", "UTC")
+			env.Values[agentKey{}] = new(*os.Process)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits,
-			"serve": serve,
+			"agent":  agent,
+			"exits":  exits,
+			"post":   post,
+			"reload": reload,
+			"says":   says,
+			"serve":  serve,
 		},
 	})
 }
