@@ -95,7 +95,9 @@ func post(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		Dial:              func(string, string) (net.Conn, error) { return net.Dial("unix", ts.MkAbs("s")) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", ts.MkAbs("s"))
+		},
 	}}
 	r, err := client.Post("http://pgpatrol"+args[1], "application/json", strings.NewReader(args[2]))
 	ts.Check(err)
