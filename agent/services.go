@@ -96,7 +96,7 @@ func (g *generation) buildPatroni(s config.Service, spec node.PatroniSpec) (obse
 }
 
 // buildService makes the sources of one service of another kind.
-func (g *generation) buildService(s config.Service, spec node.ServiceSpec, etcdTLS *tls.Config) (observer.Service, error) {
+func (g *generation) buildService(s config.Service, spec node.ServiceSpec, access config.Etcd, etcdTLS *tls.Config) (observer.Service, error) {
 	m, err := g.hosts.of(s.Manager.Of())
 	if err != nil {
 		return observer.Service{}, err
@@ -111,7 +111,11 @@ func (g *generation) buildService(s config.Service, spec node.ServiceSpec, etcdT
 	switch spec.Kind {
 	case node.KindEtcd:
 		out.PeerURLs = s.Peers
-		out.Etcd, err = g.a.o.Plugins.Etcd(probe.EtcdTarget{URL: s.URL, Others: s.Peers, TLS: etcdTLS})
+		target := probe.EtcdTarget{URL: s.URL, Others: s.Peers, TLS: etcdTLS, Username: access.Username}
+		if access.Username != "" {
+			target.Password = func() (string, error) { return access.Password.Reveal(), nil }
+		}
+		out.Etcd, err = g.a.o.Plugins.Etcd(target)
 	case node.KindForwarder:
 		target := probe.ForwarderTarget{Listen: s.Listen, To: s.To, Protocol: probe.Protocol(s.Protocol)}
 		if target.Protocol == probe.ProtocolEtcd {
@@ -144,7 +148,7 @@ func (g *generation) buildServices(cfg config.Config) ([]observer.Patroni, []obs
 			managers[s.Name] = p.Units
 			continue
 		}
-		o, err := g.buildService(s, spec.Services[len(others)], etcdTLS)
+		o, err := g.buildService(s, spec.Services[len(others)], cfg.Etcd, etcdTLS)
 		if err != nil {
 			return nil, nil, nil, fmt.Errorf("set up service %q: %w", s.Name, err)
 		}

@@ -119,14 +119,39 @@ func (t *target) observeUnit(ctx context.Context, f *node.ServiceFacts, due bool
 	}
 }
 
+// observeEtcd asks the member of this machine and the others. While the one here does not answer, the others are also asked
+// which members there are: one that an operator has removed ends by itself, and is not to be started (FAULTS.md F56). While
+// it answers it is a member, and nobody is bothered; and nobody is who has no leader, because no list can be had there.
 func (t *target) observeEtcd(ctx context.Context, wg *sync.WaitGroup, f *node.ServiceFacts, depth Depth, now func() node.Instant) {
+	missing := !f.Member.Known || f.Member.Value.Outcome != probe.OutcomeAnswered
 	if at := now(); stale(f.Member, at, everyCheck[depth]) {
 		wg.Go(func() { f.Member = look(ctx, f.Member, t.Etcd.Member, checkTimeout, "this member", at) })
 	}
 	for i := range f.Others {
 		o := &f.Others[i]
 		if at := now(); stale(o.Member, at, everyPeer[depth]) {
-			wg.Go(func() { o.Member = look(ctx, o.Member, t.Etcd.Others[i], checkTimeout, o.URL, at) })
+			wg.Go(func() {
+				o.Member = look(ctx, o.Member, t.Etcd.Others[i], checkTimeout, o.URL, at)
+				if missing && o.Member.At == at && o.Member.Value.Serves() {
+					o.Member.Value = withMembers(ctx, o.Member.Value, t.Etcd.Lists[i])
+				}
+			})
 		}
 	}
+}
+
+// withMembers adds the members that a peer lists, if it says so as the member of the cluster that it has just said it is.
+func withMembers(ctx context.Context, m probe.EtcdMember, list probe.Prober[probe.EtcdMembers]) probe.EtcdMember {
+	c, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	got, err := list.Probe(c)
+	switch {
+	case err != nil:
+		m.Detail = "its list of members: " + err.Error()
+	case len(got.IDs) == 0:
+		m.Detail = "its list of members: " + got.Detail
+	case got.ClusterID == m.ClusterID && got.MemberID == m.MemberID:
+		m.Members = got.IDs
+	}
+	return m
 }

@@ -19,7 +19,11 @@ func Etcd(t probe.EtcdTarget) (probe.EtcdProbes, error) {
 		if err != nil {
 			return probe.EtcdProbes{}, fmt.Errorf("others[%d]: %w", i, err)
 		}
-		out.Others = append(out.Others, other)
+		list, err := etcd.NewMembers(etcd.Config{URL: url, Username: t.Username}, etcd.Deps{TLS: t.TLS, Password: t.Password})
+		if err != nil {
+			return probe.EtcdProbes{}, fmt.Errorf("others[%d]: %w", i, err)
+		}
+		out.Others, out.Lists = append(out.Others, other), append(out.Lists, list)
 	}
 	return out, nil
 }

@@ -212,8 +212,19 @@ type EtcdMember struct {
 	DBQuota   int64    `json:"db_quota,omitempty"` // 0: the member does not say (before 3.6)
 	Learner   bool     `json:"learner,omitempty"`
 	Alarms    []string `json:"alarms,omitempty"` // NOSPACE, CORRUPT
-	// Members are the voting members as this member lists them, by their MemberID; empty: it was not asked, or does not say.
+	// Members are the members of its cluster, learners too, by their MemberID; empty: it was not asked, or does not say. They
+	// are asked for by [EtcdMembers].
 	Members []string `json:"members,omitempty"`
+}
+
+// EtcdMembers are the members of a cluster of etcd as a quorum of it knows them, told by one of them. Identifiers are in
+// hexadecimal.
+type EtcdMembers struct {
+	Outcome   Outcome
+	Detail    string // redacted text of its failure or refusal
+	ClusterID string
+	MemberID  string   // of the one that answered
+	IDs       []string // sorted, learners too; empty without an answer
 }
 
 // Alive reports whether this member answers anything at all, healthy or not.

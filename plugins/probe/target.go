@@ -32,15 +32,19 @@ type PatroniProbes struct {
 
 // EtcdTarget says where the member of etcd of this machine is to be looked at, and the others.
 type EtcdTarget struct {
-	URL    string      // of the member on this machine
-	Others []string    // of the other members, as this machine reaches them
-	TLS    *tls.Config // nil: plain
+	URL      string                 // of the member on this machine
+	Others   []string               // of the other members, as this machine reaches them
+	TLS      *tls.Config            // nil: plain
+	Username string                 // of etcd's own authentication; empty: none
+	Password func() (string, error) // of that user; nil without one
 }
 
-// EtcdProbes are the ways to look at one member and its peers. Others is in the order of the target.
+// EtcdProbes are the ways to look at one member and its peers. Others and Lists, which asks the others for the members of
+// their cluster, are in the order of the target.
 type EtcdProbes struct {
 	Member Prober[EtcdMember]
 	Others []Prober[EtcdMember]
+	Lists  []Prober[EtcdMembers]
 }
 
 // Protocol is what a forwarder carries: how its ends are asked.

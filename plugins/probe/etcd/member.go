@@ -18,8 +18,9 @@ const DefaultTimeout = 2 * time.Second
 
 // Config says where a member is.
 type Config struct {
-	URL     string        // scheme, host and port: "http://192.168.9.100:2379"
-	Timeout time.Duration // DefaultTimeout if 0
+	URL      string        // scheme, host and port: "http://192.168.9.100:2379"
+	Timeout  time.Duration // DefaultTimeout if 0
+	Username string        // of etcd's authentication, which only Members needs; empty: none
 }
 
 // Validate reports every reason why this cannot be the address of a member.
@@ -30,7 +31,8 @@ func (c Config) Validate() error {
 
 // Deps is what probes of a member need.
 type Deps struct {
-	TLS *tls.Config // for https; nil for the system's roots and no client certificate
+	TLS      *tls.Config            // for https; nil for the system's roots and no client certificate
+	Password func() (string, error) // of the user; nil without one
 }
 
 func newEndpoint(c Config, d Deps) (*probe.Endpoint, error) {

@@ -303,7 +303,7 @@ func canned(t testing.TB) func(net.Conn) {
 	m := member(t, s.Addr)
 	var said []byte
 	if _, _, err := m.grpc.Ask(t.Context(), func(_ context.Context, conn net.Conn) error {
-		if _, err := conn.Write(request(m.grpc, etcdserverpb.Maintenance_Status_FullMethodName)); err != nil {
+		if _, err := conn.Write(request(m.grpc, question{method: etcdserverpb.Maintenance_Status_FullMethodName})); err != nil {
 			return err
 		}
 		_, err := readReply(io.Discard, io.TeeReader(conn, writer(func(b []byte) { said = append(said, b...) })))

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,6 +90,59 @@ func saysWhy(m probe.EtcdMember, reason string) bool {
 	return m.Reason == reason || m.Reason == "" && strings.HasPrefix(m.Version, "3.4.")
 }
 
+// TestReal_Removed: FAULTS.md F56. The others do not list a member that an operator has removed, and its process ends by itself.
+// Without a quorum nobody lists anybody.
+func TestReal_Removed(t *testing.T) {
+	c := startCluster(t, 3)
+	var ids []string
+	for i := range c {
+		ids = append(ids, await(t, c[i].member, func(m probe.EtcdMember) bool { return m.Healthy && m.LeaderID != "" }).MemberID)
+	}
+	list := func(of *running) probe.EtcdMembers {
+		t.Helper()
+		p, err := NewMembers(Config{URL: of.client}, Deps{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := p.Probe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	if got := list(c[0]); len(got.IDs) != 3 || got.MemberID != ids[0] {
+		t.Fatalf("%v listed as %+v", ids, got)
+	}
+	var id uint64
+	if _, err := fmt.Sscanf(ids[2], "%x", &id); err != nil {
+		t.Fatal(err)
+	}
+	conn := dial(t, c[0])
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		_, err := pb.NewClusterClient(conn).MemberRemove(t.Context(), &pb.MemberRemoveRequest{ID: id})
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) { // "unhealthy cluster" until the members have known each other for five seconds
+			t.Fatal(err)
+		}
+	}
+	if got := list(c[1]); len(got.IDs) != 2 || slices.Contains(got.IDs, ids[2]) {
+		t.Fatalf("%s was removed, and there are %+v", ids[2], got)
+	}
+	_ = c[2].cmd.Wait() // it ends without being asked
+	if m := await(t, c[2].member, func(m probe.EtcdMember) bool { return !m.Alive() }); m.Outcome != probe.OutcomeRefused {
+		t.Errorf("removed member: %+v", m)
+	}
+	kill(t, c[1])
+	await(t, c[0].member, func(m probe.EtcdMember) bool { return m.LeaderID == "" })
+	if got := list(c[0]); len(got.IDs) > 0 {
+		t.Errorf("without a quorum: %+v", got)
+	} else {
+		t.Logf("without a quorum: %+v", got)
+	}
+}
+
 func TestReal_Learner(t *testing.T) {
 	c := startCluster(t, 1)
 	await(t, c[0].member, func(m probe.EtcdMember) bool { return m.Healthy })
@@ -129,6 +183,13 @@ func TestReal_Authentication(t *testing.T) {
 		t.Fatalf("with authentication: %+v, %v", m, err)
 	}
 	t.Logf("with authentication: %+v", m)
+	list, err := NewMembers(Config{URL: c[0].client, Username: "root"}, Deps{Password: func() (string, error) { return "x", nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := list.Probe(t.Context()); err != nil || !slices.Equal(got.IDs, []string{got.MemberID}) {
+		t.Fatalf("members with authentication: %+v, %v", got, err)
+	}
 	capture(t, c[0], "auth")
 }
 
@@ -275,7 +336,7 @@ func capture(t *testing.T, r *running, name string) {
 	}
 	var status reply
 	outcome, detail, err := r.member.grpc.Ask(t.Context(), func(_ context.Context, conn net.Conn) (err error) {
-		status, err = call(conn, r.member.grpc, pb.Maintenance_Status_FullMethodName)
+		status, err = call(conn, r.member.grpc, question{method: pb.Maintenance_Status_FullMethodName})
 		return err
 	})
 	if err != nil || outcome != probe.OutcomeAnswered {

@@ -20,7 +20,7 @@ import (
 func askStatus(ctx context.Context, e *probe.Endpoint) (probe.EtcdMember, error) {
 	var seen probe.EtcdMember
 	outcome, detail, err := e.Ask(ctx, func(_ context.Context, conn net.Conn) error {
-		r, err := call(conn, e, etcdserverpb.Maintenance_Status_FullMethodName)
+		r, err := call(conn, e, question{method: etcdserverpb.Maintenance_Status_FullMethodName})
 		if err != nil {
 			return err
 		}

@@ -1,5 +1,5 @@
-// Package etcdtest is one member of etcd for tests, as far as probes ask it: Status by gRPC, /health and /version by
-// HTTP, all at one address. It keeps no data and has no peers.
+// Package etcdtest is one member of etcd for tests, as far as probes ask it: Status, MemberList and Authenticate by gRPC,
+// /health and /version by HTTP, all at one address. It keeps no data and has no peers.
 package etcdtest
 
 import (
@@ -14,11 +14,16 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // Config says how a member answers. The zero value is a healthy member of version 3.6.
 type Config struct {
 	Status  func() (*etcdserverpb.StatusResponse, error)
+	Members func(token string) (*etcdserverpb.MemberListResponse, error)
+	Login   func(name, password string) (token string, err error) // nil: authentication is off
 	Health  http.HandlerFunc
 	Version http.HandlerFunc
 	TLS     *tls.Config // nil: plain
@@ -31,6 +36,15 @@ func Healthy() *etcdserverpb.StatusResponse {
 		Version: "3.6.16", DbSize: 20480, DbSizeInUse: 16384, DbSizeQuota: 2 << 30,
 		Leader: 0xa1, RaftIndex: 12, RaftAppliedIndex: 12, RaftTerm: 3,
 	}
+}
+
+// Lists is what a healthy member says when it is asked for the members.
+func Lists(ids ...uint64) *etcdserverpb.MemberListResponse {
+	l := &etcdserverpb.MemberListResponse{Header: Healthy().GetHeader()}
+	for _, id := range ids {
+		l.Members = append(l.Members, &etcdserverpb.Member{ID: id})
+	}
+	return l
 }
 
 // Says returns a handler that answers with a status and a body.
@@ -57,6 +71,14 @@ func Serve(tb testing.TB, c Config) *Member {
 	if c.Status == nil {
 		c.Status = func() (*etcdserverpb.StatusResponse, error) { return Healthy(), nil }
 	}
+	if c.Members == nil {
+		c.Members = func(string) (*etcdserverpb.MemberListResponse, error) { return Lists(0xa1), nil }
+	}
+	if c.Login == nil {
+		c.Login = func(string, string) (string, error) {
+			return "", status.Error(codes.FailedPrecondition, "etcdserver: authentication is not enabled")
+		}
+	}
 	if c.Health == nil {
 		c.Health = Says(http.StatusOK, `{"health":"true","reason":""}`)
 	}
@@ -65,6 +87,8 @@ func Serve(tb testing.TB, c Config) *Member {
 	}
 	byGRPC := grpc.NewServer()
 	etcdserverpb.RegisterMaintenanceServer(byGRPC, maintenance{status: c.Status})
+	etcdserverpb.RegisterClusterServer(byGRPC, cluster{members: c.Members})
+	etcdserverpb.RegisterAuthServer(byGRPC, auth{login: c.Login})
 	byHTTP := http.NewServeMux()
 	byHTTP.Handle("GET /health", c.Health)
 	byHTTP.Handle("GET /version", c.Version)
@@ -106,4 +130,35 @@ type maintenance struct {
 // Status implements etcdserverpb.MaintenanceServer.
 func (m maintenance) Status(context.Context, *etcdserverpb.StatusRequest) (*etcdserverpb.StatusResponse, error) {
 	return m.status()
+}
+
+type cluster struct {
+	etcdserverpb.UnimplementedClusterServer
+	members func(token string) (*etcdserverpb.MemberListResponse, error)
+}
+
+// MemberList implements etcdserverpb.ClusterServer. It wants the question asked of a quorum.
+func (c cluster) MemberList(ctx context.Context, q *etcdserverpb.MemberListRequest) (*etcdserverpb.MemberListResponse, error) {
+	if !q.GetLinearizable() {
+		return nil, status.Error(codes.Internal, "a list that nobody stands behind")
+	}
+	token := ""
+	if md, ok := metadata.FromIncomingContext(ctx); ok && len(md["token"]) == 1 {
+		token = md["token"][0]
+	}
+	return c.members(token)
+}
+
+type auth struct {
+	etcdserverpb.UnimplementedAuthServer
+	login func(name, password string) (string, error)
+}
+
+// Authenticate implements etcdserverpb.AuthServer.
+func (a auth) Authenticate(_ context.Context, q *etcdserverpb.AuthenticateRequest) (*etcdserverpb.AuthenticateResponse, error) {
+	token, err := a.login(q.GetName(), q.GetPassword())
+	if err != nil {
+		return nil, err
+	}
+	return &etcdserverpb.AuthenticateResponse{Header: Healthy().GetHeader(), Token: token}, nil
 }
