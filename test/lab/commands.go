@@ -49,16 +49,21 @@ func terminal(f *os.File) bool {
 }
 
 func upCommand(o *options) *cobra.Command {
-	return &cobra.Command{
+	homelab := false
+	cmd := &cobra.Command{
 		Use: "up", Short: "Start the stack; what an earlier run of the same name left behind is removed first", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			t, err := stack.FindTimings(o.timings)
 			if err != nil {
 				return err
 			}
-			return stack.New(o.stack, o.log()).Up(cmd.Context(), t)
+			s := stack.New(o.stack, o.log())
+			s.Homelab = homelab
+			return s.Up(cmd.Context(), t)
 		},
 	}
+	cmd.Flags().BoolVar(&homelab, "homelab", false, "etcd's members as the first user's: a container behind a gate, one behind two forwarders, one under OpenRC")
+	return cmd
 }
 
 func downCommand(o *options) *cobra.Command {

@@ -61,6 +61,7 @@ func suites() map[string]suite {
 				"F62":                {nil, "more than three minutes: an isolated PostgreSQL takes long to stop"},
 				"BAD-cluster":        {nil, "BAD-keys with more of the same"},
 				"BAD-member-swapped": {nil, "BAD-member with other names"},
+				"F38-mbp":            {nil, "F38-nas on another machine"},
 			},
 		},
 		// What "it must show" of the decisions: every scenario, each of them made again from the journals.
@@ -84,7 +85,8 @@ func findSuite(name string) (suite, error) {
 }
 
 // jobs lists the runs of the suite, the longest first: two stacks that share them then end at about the same time. Runs
-// of the default timings come first, because changing the timings of a stack takes a while to settle.
+// of the default timings come first, because changing the timings of a stack takes a while to settle, and those with the
+// first user's etcd last, for which a stack is made anew.
 func (s suite) jobs(all []scenario.Scenario) []job {
 	var jobs []job
 	for _, sc := range all {
@@ -105,9 +107,16 @@ func (s suite) jobs(all []scenario.Scenario) []job {
 		}
 	}
 	slices.SortStableFunc(jobs, func(a, b job) int {
-		return cmp.Or(cmp.Compare(b.timings.TTL, a.timings.TTL), cmp.Compare(b.scenario.Observe(b.timings), a.scenario.Observe(a.timings)))
+		return cmp.Or(cmp.Compare(b.timings.TTL, a.timings.TTL), cmp.Compare(homelab(a), homelab(b)), cmp.Compare(b.scenario.Observe(b.timings), a.scenario.Observe(a.timings)))
 	})
 	return jobs
+}
+
+func homelab(j job) int {
+	if j.scenario.Homelab {
+		return 1
+	}
+	return 0
 }
 
 // neverBegun is the error of a run that its turn did not come to.
@@ -210,6 +219,7 @@ func (c *crew) work(ctx context.Context, s *stack.Stack, jobs []job, next <-chan
 	for i := range next {
 		j := jobs[i]
 		if !up {
+			s.Homelab = j.scenario.Homelab
 			if err := s.Up(ctx, j.timings); err != nil {
 				return fmt.Errorf("start stack %s: %w", s.Name, err)
 			}

@@ -26,6 +26,8 @@ type Record struct {
 	REST    *REST    `json:"rest,omitempty"`
 	Proxy   *Proxy   `json:"proxy,omitempty"`
 	Lock    *Lock    `json:"lock,omitempty"`
+	Etcd    *Etcd    `json:"etcd,omitempty"`
+	Memory  *Memory  `json:"memory,omitempty"`
 	Mark    *Mark    `json:"mark,omitempty"`
 	Journal *Journal `json:"journal,omitempty"`
 }
@@ -72,14 +74,15 @@ type PG struct {
 // Writable reports whether this answer proves a primary that accepts writes.
 func (p PG) Writable() bool { return p.Answered && !p.Recovery }
 
-// Unit is what systemd says of a unit.
+// Unit is what systemd says of a unit, or in systemd's words what Docker says of a container and OpenRC of a service:
+// "active" is one whose process lives.
 type Unit struct {
 	Name         string `json:"name"`
 	ActiveState  string `json:"active_state"`
 	SubState     string `json:"sub_state"`
 	Result       string `json:"result"`
-	InvocationID string `json:"invocation_id"`
-	NRestarts    uint32 `json:"n_restarts"`
+	InvocationID string `json:"invocation_id"` // Docker: StartedAt; OpenRC: the process and its start
+	NRestarts    uint32 `json:"n_restarts"`    // Docker: RestartCount
 	MainPID      uint32 `json:"main_pid"`
 	Text         string `json:"text,omitempty"` // the error where systemd did not answer
 }
@@ -111,6 +114,27 @@ type Lock struct {
 	Left     int64  `json:"left,omitempty"`    // seconds until the lease ends
 	Granted  int64  `json:"granted,omitempty"` // seconds that the lease was granted for
 	Text     string `json:"text,omitempty"`
+}
+
+// Etcd is what a member of etcd says of itself.
+type Etcd struct {
+	Name     string `json:"name"`
+	Answered bool   `json:"answered"`
+	Healthy  bool   `json:"healthy"` // GET /health: it has a leader and a quorum
+	Member   string `json:"member,omitempty"`
+	Leader   string `json:"leader,omitempty"` // "0" or empty where it knows none
+	Index    uint64 `json:"index,omitempty"`  // of raft
+	Term     uint64 `json:"term,omitempty"`
+	Size     int64  `json:"size,omitempty"` // of the database, in bytes
+	Text     string `json:"text,omitempty"` // the error where it did not answer
+}
+
+// Memory is what the kernel counts of a process, in bytes.
+type Memory struct {
+	Name      string `json:"name"`
+	Resident  int64  `json:"resident"`  // with the pages of the program itself
+	Anonymous int64  `json:"anonymous"` // without them
+	Peak      int64  `json:"peak"`      // the most that was ever resident
 }
 
 // Mark is a moment that the lab itself made: the fault, the end of the observation.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/test/lab/judge"
 	"github.com/pgpatrol/pgpatrol/test/lab/record"
+	"github.com/pgpatrol/pgpatrol/test/lab/stack"
 )
 
 const patroniUnit = "patroni.service"
@@ -132,7 +133,11 @@ func NoAction() Check {
 func watched(blind []string) Check {
 	return Check{"every witness heard throughout", func(e Evidence) Verdict {
 		var silent []string
-		for _, node := range []string{"pg1", "pg2", "pg3", "hap1"} {
+		nodes := []string{"pg1", "pg2", "pg3", "hap1"}
+		if e.Homelab {
+			nodes = append(nodes, stack.TheEngine, stack.MBP, stack.JP1)
+		}
+		for _, node := range nodes {
 			if slices.Contains(blind, node) {
 				continue
 			}
@@ -151,7 +156,12 @@ func watched(blind []string) Check {
 }
 
 func witnesses(node string) map[string]func(record.Record) bool {
-	if node == "hap1" {
+	switch node {
+	case stack.TheEngine, stack.MBP, stack.JP1:
+		return map[string]func(record.Record) bool{
+			"manager": func(r record.Record) bool { return r.Node == node && r.Unit != nil },
+		}
+	case "hap1":
 		return map[string]func(record.Record) bool{
 			"writer": func(r record.Record) bool { return r.Beat != nil },
 		}

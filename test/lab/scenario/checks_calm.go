@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/test/lab/judge"
 	"github.com/pgpatrol/pgpatrol/test/lab/record"
+	"github.com/pgpatrol/pgpatrol/test/lab/stack"
 )
 
 // The checks in this file are for scenarios in which nothing must be done. Three things are asked of each: that the
@@ -175,7 +176,7 @@ func FoundWithin(p place, code string, limit time.Duration) Check {
 func NeverFound(codes ...string) Check {
 	return Check{"never " + strings.Join(codes, ", "), func(e Evidence) Verdict {
 		for _, code := range codes {
-			for _, node := range []string{"pg1", "pg2", "pg3", "hap1"} {
+			for _, node := range []string{"pg1", "pg2", "pg3", "hap1", stack.NAS, stack.MBP, stack.JP1} {
 				if at := found(e, node, code); len(at) > 0 {
 					return verdict(false, "%s on %s at +%s", code, node, round(at[0].Sub(e.Fault)))
 				}

@@ -26,14 +26,15 @@ type collector struct {
 	mu   sync.Mutex // guards recs
 	recs []record.Record
 
-	streams []*docker.Stream
-	running sync.WaitGroup
+	witnesses int // that are heard of
+	streams   []*docker.Stream
+	running   sync.WaitGroup
 }
 
-// startCollector starts the writer in the HAProxy container and a watcher on every PostgreSQL node, with rest one that asks
+// startCollector starts the writer in the HAProxy container, a watcher on every PostgreSQL node and the lookers, with rest one that asks
 // Patroni's REST API too.
 func startCollector(ctx context.Context, s *stack.Stack, id string, rest bool, log *slog.Logger, tap func(record.Record)) (*collector, error) {
-	c := &collector{log: log, tap: tap}
+	c := &collector{log: log, tap: tap, witnesses: 4 + len(lookers(s))}
 	proxy := s.Proxy()
 	err := c.start(ctx, s, proxy, "root", stack.WitnessPath, "-node", proxy.Name, "-run", id,
 		"-etcd", strings.Join(s.EtcdURLs(), ","), "-leader-key", stack.Namespace+"/"+stack.Scope+"/leader", "write")
@@ -46,11 +47,40 @@ func startCollector(ctx context.Context, s *stack.Stack, id string, rest bool, l
 			err = c.start(ctx, s, n, "postgres", append(argv, "watch")...)
 		}
 	}
+	for _, n := range lookers(s) {
+		if err == nil {
+			err = c.look(ctx, s, n)
+		}
+	}
 	if err != nil {
 		c.stop()
 		return nil, err
 	}
 	return c, nil
+}
+
+// lookers are the nodes on which managers other than the databases' systemd, and members of etcd, are asked.
+func lookers(s *stack.Stack) []stack.Node {
+	if !s.Homelab {
+		return nil
+	}
+	return []stack.Node{s.Must(stack.TheEngine), s.Must(stack.MBP), s.Must(stack.JP1)}
+}
+
+// look starts the witness of such a node. One that ended with its container is started again by the same call.
+func (c *collector) look(ctx context.Context, s *stack.Stack, n stack.Node) error {
+	argv := []string{stack.WitnessPath, "-node", n.Name, "-units", ""}
+	url := func(name string) string { return name + "=http://" + s.Must(name).Addr.String() + ":2379" }
+	pair := func(name string) string { return name + "=" + s.Container(s.Must(name)) }
+	switch n.Name {
+	case stack.TheEngine:
+		argv = append(argv, "-containers", pair(stack.EtcdNAS)+","+pair(stack.EtcdMBP), "-memory", pair(stack.NAS), "-etcd", url(stack.EtcdNAS))
+	case stack.MBP:
+		argv = append(argv, "-units", stack.Socat+","+stack.SocatPeer, "-etcd", stack.EtcdMBP+"=http://127.0.0.1:2379")
+	case stack.JP1:
+		argv = append(argv, "-openrc", stack.EtcdJP1, "-etcd", url(stack.JP1))
+	}
+	return c.start(ctx, s, n, "root", append(argv, "look")...)
 }
 
 func (c *collector) start(ctx context.Context, s *stack.Stack, n stack.Node, user string, argv ...string) error {
@@ -106,11 +136,11 @@ func (c *collector) records() []record.Record {
 func (c *collector) ready() bool {
 	heard := map[string]bool{}
 	for _, r := range c.records() {
-		if r.Beat != nil && r.Beat.Acknowledged > 0 || r.PG != nil && r.PG.Answered {
+		if r.Beat != nil && r.Beat.Acknowledged > 0 || r.PG != nil && r.PG.Answered || r.Etcd != nil && r.Etcd.Healthy {
 			heard[r.Node] = true
 		}
 	}
-	return len(heard) == 4
+	return len(heard) == c.witnesses
 }
 
 // stop tells the witnesses to end and waits for them; the writer counts its lost writes meanwhile.

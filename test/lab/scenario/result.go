@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -23,16 +25,18 @@ type Result struct {
 	Duration time.Duration `json:"duration"`
 
 	// What was measured, whether or not a check asks for it.
-	Leader        string         `json:"leader,omitempty"`
-	LongestGap    time.Duration  `json:"longest_gap"`
-	WriterErrors  map[string]int `json:"writer_errors,omitempty"`
-	SecondPrimary time.Duration  `json:"second_primary"` // how long two nodes were writable, until the observation ended
-	Failovers     int            `json:"failovers"`
-	ProxyDown     time.Duration  `json:"proxy_down"`
-	LostWrites    *int64         `json:"lost_writes"` // nil where they could not be counted
-	PatroniBackAt *time.Duration `json:"patroni_back_at,omitempty"`
-	Actions       []string       `json:"actions,omitempty"` // intents in the agents' journals, as they stand there
-	Replayed      int            `json:"replayed"`          // decisions made again from the journals, with the same answer
+	Leader        string                   `json:"leader,omitempty"`
+	LongestGap    time.Duration            `json:"longest_gap"`
+	WriterErrors  map[string]int           `json:"writer_errors,omitempty"`
+	SecondPrimary time.Duration            `json:"second_primary"` // how long two nodes were writable, until the observation ended
+	Failovers     int                      `json:"failovers"`
+	ProxyDown     time.Duration            `json:"proxy_down"`
+	LostWrites    *int64                   `json:"lost_writes"` // nil where they could not be counted
+	PatroniBackAt *time.Duration           `json:"patroni_back_at,omitempty"`
+	BackAt        map[string]time.Duration `json:"back_at,omitempty"`      // homelab: what lives again, by its name
+	AgentPeak     int64                    `json:"agent_memory,omitempty"` // homelab: the most that the agent's container had resident
+	Actions       []string                 `json:"actions,omitempty"`      // intents in the agents' journals, as they stand there
+	Replayed      int                      `json:"replayed"`               // decisions made again from the journals, with the same answer
 
 	Checks []CheckResult `json:"checks"`
 	Error  string        `json:"error,omitempty"`  // the run could not be carried out
@@ -81,6 +85,15 @@ func (r *Result) judge(sc Scenario, e Evidence) {
 		after := lives[1].FirstSeen.Sub(e.Fault)
 		r.PatroniBackAt = &after
 	}
+	for _, t := range things() {
+		if lives := t.lives(e); len(lives) > 1 {
+			if r.BackAt == nil {
+				r.BackAt = map[string]time.Duration{}
+			}
+			r.BackAt[string(t)] = lives[len(lives)-1].FirstSeen.Sub(e.Fault)
+		}
+	}
+	r.AgentPeak = agentMost(e).Peak
 	for _, i := range judge.Intents(e.Records) {
 		r.Actions = append(r.Actions, i.Node+": "+string(i.Journal.Line))
 	}
@@ -97,10 +110,10 @@ func (r *Result) judge(sc Scenario, e Evidence) {
 // Print writes results as a table, and below it every check that did not hold.
 func Print(w io.Writer, results []Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SCENARIO\tTIMINGS\tPGPATROL\tLONGEST GAP\tTWO PRIMARIES\tFAILOVERS\tPATRONI BACK\tLOST WRITES\tERRORS\tACTIONS\tREPLAYED\tRESULT")
+	fmt.Fprintln(t, "SCENARIO\tTIMINGS\tPGPATROL\tLONGEST GAP\tTWO PRIMARIES\tFAILOVERS\tBACK\tLOST WRITES\tERRORS\tACTIONS\tREPLAYED\tRESULT")
 	for _, r := range results {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%d\t%d\t%d\t%s\n", r.Scenario, r.Timings, with(r.Agents), round(r.LongestGap), orNone(r.SecondPrimary),
-			r.Failovers, at(r.PatroniBackAt), count(r.LostWrites), sum(r.WriterErrors), len(r.Actions), r.Replayed, r.outcome())
+			r.Failovers, r.back(), count(r.LostWrites), sum(r.WriterErrors), len(r.Actions), r.Replayed, r.outcome())
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -144,6 +157,15 @@ func with(agents bool) string {
 		return "with"
 	}
 	return "without"
+}
+
+// back says when what was broken lived again: Patroni on the leader, or the last of the things of the homelab.
+func (r Result) back() string {
+	if len(r.BackAt) == 0 {
+		return at(r.PatroniBackAt)
+	}
+	last := slices.Max(slices.Collect(maps.Values(r.BackAt)))
+	return at(&last)
 }
 
 func orNone(d time.Duration) string {

@@ -115,7 +115,7 @@ func (rn *Runner) carryOut(ctx context.Context, sc Scenario, t stack.Timings, ag
 	if err != nil {
 		return ev, rn.logs(ctx), err
 	}
-	ev = Evidence{Leader: run.Leader.Name, Timings: t, Agents: agents}
+	ev = Evidence{Leader: run.Leader.Name, Timings: t, Agents: agents, Homelab: sc.Homelab}
 	c, err := startCollector(ctx, rn.Stack, fmt.Sprintf("%s-%d", sc.ID, time.Now().UnixNano()), sc.REST, log, rn.Tap)
 	if err != nil {
 		return ev, nil, err
@@ -129,6 +129,11 @@ func (rn *Runner) carryOut(ctx context.Context, sc Scenario, t stack.Timings, ag
 		return ev, rn.logs(ctx), err
 	}
 	logs = rn.logs(ctx)
+	if agents && sc.Homelab {
+		if ev.Refused, err = refusals(ctx, rn.Stack, ev.Fault); err != nil {
+			return ev, logs, err
+		}
+	}
 	if agents {
 		ev.Plans, ev.Replays = rn.Stack.Plans(ctx), rn.Stack.Replays(ctx)
 		journals, jerr := rn.Stack.Journals(ctx)
@@ -145,6 +150,13 @@ func (rn *Runner) carryOut(ctx context.Context, sc Scenario, t stack.Timings, ag
 
 // prepare settles the stack, sets the scenario up and starts the agents.
 func (rn *Runner) prepare(ctx context.Context, sc Scenario, t stack.Timings, agents bool, log *slog.Logger) (*Run, error) {
+	if rn.Stack.Homelab != sc.Homelab {
+		log.Info("make the stack anew, with another etcd", "homelab", sc.Homelab)
+		rn.Stack.Homelab = sc.Homelab
+		if err := rn.Stack.Up(ctx, t); err != nil {
+			return nil, err
+		}
+	}
 	log.Info("settle the stack")
 	if err := rn.Stack.Settle(ctx, t); err != nil {
 		return nil, err
@@ -210,15 +222,11 @@ func (rn *Runner) act(ctx context.Context, run *Run, sc Scenario, ev *Evidence) 
 	return nil
 }
 
-// logs returns what systemd's journal holds of Patroni and pgpatrol on every node, for a failed run.
+// logs returns what Patroni and pgpatrol wrote on every node, for a failed run.
 func (rn *Runner) logs(ctx context.Context) map[string]string {
 	logs := map[string]string{}
 	for _, n := range rn.Stack.AgentNodes() {
-		text, err := rn.Stack.Exec(ctx, n, `journalctl --no-pager -o short-iso-precise --since -10min -u patroni -u pgpatrol -u haproxy | tail -n 4000`)
-		if err != nil {
-			text += "\n" + err.Error()
-		}
-		logs[n.Name] = text
+		logs[n.Name] = rn.Stack.AgentLog(ctx, n)
 	}
 	return logs
 }

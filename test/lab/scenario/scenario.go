@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgpatrol/pgpatrol/test/lab/gate"
 	"github.com/pgpatrol/pgpatrol/test/lab/judge"
 	"github.com/pgpatrol/pgpatrol/test/lab/record"
 	"github.com/pgpatrol/pgpatrol/test/lab/stack"
@@ -36,7 +37,8 @@ type Scenario struct {
 	// Agent changes how agents are installed, for example to build them with failpoints; nil means nothing special.
 	Agent func(*stack.AgentOptions)
 
-	REST bool // whether witnesses ask Patroni's REST API as well
+	Homelab bool // on a stack whose etcd runs as the first user's does
+	REST    bool // whether witnesses ask Patroni's REST API as well
 
 	Setup   Func                              // before the agents start; nil means nothing
 	Fault   Func                              // what is broken; its start is the moment that times are counted from
@@ -51,7 +53,7 @@ type Scenario struct {
 func All() []Scenario {
 	return slices.Concat(
 		hungScenarios(), healedScenarios(), operatorScenarios(), postgresScenarios(), networkScenarios(), hostileScenarios(), crashScenarios(),
-		orderScenarios(),
+		orderScenarios(), homelabScenarios(),
 	)
 }
 
@@ -73,6 +75,8 @@ type Evidence struct {
 	Leader  string       // node that led when the fault came (pg1..3)
 	Timings stack.Timings
 	Agents  bool
+	Homelab bool
+	Refused []gate.Refusal    // calls that an agent made to a Docker engine and that were not let through
 	Plans   map[string]string // what `pgpatrol plan --json` said on each node at the end of the observation
 	Replays map[string]string // what deciding again from each node's journal gave: `pgpatrol why all --replay --json`
 }

@@ -50,7 +50,13 @@ type AgentOptions struct {
 }
 
 // AgentNodes lists the nodes that an agent can run on.
-func (s *Stack) AgentNodes() []Node { return append(s.Of(Postgres), s.Proxy()) }
+func (s *Stack) AgentNodes() []Node {
+	nodes := append(s.Of(Postgres), s.Proxy())
+	if s.Homelab {
+		nodes = append(nodes, s.Must(NAS), s.Must(MBP), s.Must(JP1))
+	}
+	return nodes
+}
 
 // InstallAgents installs fresh agents the way a user would (binary, unit file, configuration), starts them as systemd
 // services and waits until they answer. What an earlier agent left (its journal, its budgets, its locks in etcd) is
@@ -92,15 +98,18 @@ func tagFlags(tags string) []string {
 	return []string{"-tags", tags}
 }
 
-// installAgent runs packaging/install inside the node, as a user would, and starts the service.
+// installAgent installs an agent on a node and starts it.
 func (s *Stack) installAgent(ctx context.Context, n Node, o AgentOptions, root, sum string) error {
-	cfg, err := s.agentConfig(n, o)
+	cfg, err := s.agentConfig(n, o, root)
 	if err != nil {
 		return err
 	}
-	files := []file{
-		{Path: AgentConfig, Mode: 0o640, Data: cfg},
-		{Path: "/etc/systemd/system/pgpatrol.service.d/lab-env.conf", Mode: 0o644, Data: environment(o.Env)},
+	if n.Kind == Agent {
+		return s.installContainer(ctx, n, o, cfg)
+	}
+	files := []file{{Path: AgentConfig, Mode: 0o640, Data: cfg}}
+	if n.Init == Systemd {
+		files = append(files, file{Path: "/etc/systemd/system/pgpatrol.service.d/lab-env.conf", Mode: 0o644, Data: environment(o.Env)})
 	}
 	if err := s.put(ctx, n, files); err != nil {
 		return err
@@ -115,23 +124,114 @@ func (s *Stack) installAgent(ctx context.Context, n Node, o AgentOptions, root, 
 	if err := s.copyTo(ctx, n, filepath.Join(root, "packaging"), unpacked+"/packaging"); err != nil {
 		return err
 	}
+	start := startSystemdAgent
+	if n.Init == OpenRC {
+		start = startOpenRCAgent
+	}
+	out, err := s.Exec(ctx, n, start, o.tries())
+	if err != nil {
+		return fmt.Errorf("start agent on %s: %w: %s", n.Name, err, oneLine(out))
+	}
+	return nil
+}
+
+// tries is how often one looks for an agent's socket, every 200 ms.
+func (o AgentOptions) tries() string {
 	ready := o.Ready
 	if ready == 0 {
 		ready = 30 * time.Second
 	}
-	const start = `set -e
+	return fmt.Sprint(int(ready / (200 * time.Millisecond)))
+}
+
+const awaitSocket = `for i in $(seq "$1"); do [ -S /run/pgpatrol/pgpatrol.sock ] && exit 0; sleep .2; done
+`
+
+// startSystemdAgent runs packaging/install inside the node, as a user would, and starts the service.
+const startSystemdAgent = `set -e
 systemctl stop pgpatrol.service 2>/dev/null || true
 rm -rf /var/lib/pgpatrol/* /run/pgpatrol/pgpatrol.sock
 sh ` + unpacked + `/packaging/install ` + unpacked + `/pgpatrol > ` + unpacked + `/install.log 2>&1 || { cat ` + unpacked + `/install.log; exit 1; }
 systemctl reset-failed pgpatrol.service 2>/dev/null || true
 systemctl enable -q --now pgpatrol.service || set -- 0
-for i in $(seq "$1"); do [ -S /run/pgpatrol/pgpatrol.sock ] && exit 0; sleep .2; done
-journalctl --no-pager -o cat -n 8 -u pgpatrol.service; exit 1`
-	out, err := s.Exec(ctx, n, start, fmt.Sprint(int(ready/(200*time.Millisecond))))
+` + awaitSocket + `journalctl --no-pager -o cat -n 8 -u pgpatrol.service; exit 1`
+
+// startOpenRCAgent does the same with the init script of packaging/openrc.
+const startOpenRCAgent = `set -e
+[ ! -e /etc/init.d/pgpatrol ] || rc-service -q pgpatrol stop >/dev/null 2>&1 || true
+rm -rf /var/lib/pgpatrol/* /run/pgpatrol/pgpatrol.sock /var/log/pgpatrol.log
+install -m 0755 ` + unpacked + `/pgpatrol ` + AgentBinary + `.new && mv -f ` + AgentBinary + `.new ` + AgentBinary + `
+install -m 0755 ` + unpacked + `/packaging/openrc/pgpatrol /etc/init.d/pgpatrol
+rc-update -q add pgpatrol default >/dev/null
+rc-service -q pgpatrol start || set -- 0
+` + awaitSocket + `tail -n 8 /var/log/pgpatrol.log; exit 1`
+
+// installContainer runs the agent as the main process of a container that has nothing but the gate's socket, and what it
+// keeps in a volume.
+func (s *Stack) installContainer(ctx context.Context, n Node, o AgentOptions, cfg []byte) error {
+	if err := s.removeContainer(ctx, n); err != nil {
+		return err
+	}
+	tags, err := s.images(ctx)
 	if err != nil {
-		return fmt.Errorf("start agent on %s: %w: %s", n.Name, err, oneLine(out))
+		return err
+	}
+	args := append(append(s.runFlags(n), s.netFlags(n)...), "--restart=always", "--stop-signal", "SIGTERM", "-v", "/var/lib/pgpatrol",
+		"--tmpfs", "/run/pgpatrol", "-v", s.Container(s.Must(NASDocker))+":"+gateDir, "-e", "GOMAXPROCS=2", "-e", "GOMEMLIMIT=20MiB")
+	for k, v := range o.Env {
+		args = append(args, "-e", k+"="+v)
+	}
+	args = append(append([]string{"create"}, args[2:]...), tags.node,
+		"sh", "-c", `exec "$@" 2>&1`, "sh", AgentBinary, "agent", "--config", AgentConfig)
+	if _, err := s.docker.Output(ctx, args...); err != nil {
+		return fmt.Errorf("make %s: %w", n.Name, err)
+	}
+	if err := s.copyTo(ctx, n, o.Binary, AgentBinary); err != nil {
+		return err
+	}
+	b, err := archive([]file{{Path: AgentConfig, Mode: 0o640, Data: cfg}})
+	if err != nil {
+		return err
+	}
+	if _, err := s.docker.Input(ctx, b, "cp", "-", s.Container(n)+":/"); err != nil {
+		return fmt.Errorf("copy configuration to %s: %w", n.Name, err)
+	}
+	if _, err := s.docker.Output(ctx, "start", s.Container(n)); err != nil {
+		return fmt.Errorf("start agent on %s: %w", n.Name, err)
+	}
+	if _, err := s.Exec(ctx, n, awaitSocket+"exit 1", o.tries()); err != nil {
+		return fmt.Errorf("start agent on %s: %w: %s", n.Name, err, oneLine(s.AgentLog(ctx, n)))
 	}
 	return nil
+}
+
+// removeContainer removes a container that may not be there.
+func (s *Stack) removeContainer(ctx context.Context, n Node) error {
+	if _, err := s.docker.Output(ctx, "rm", "-fv", s.Container(n)); err != nil && !strings.Contains(err.Error(), "No such container") {
+		return fmt.Errorf("remove %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// AgentLog returns what Patroni, pgpatrol and HAProxy wrote lately on a node; an error stands in its place.
+func (s *Stack) AgentLog(ctx context.Context, n Node) string {
+	read := `journalctl --no-pager -o short-iso-precise --since -10min -u patroni -u pgpatrol -u haproxy -u 'etcd-socat*' | tail -n 4000`
+	switch {
+	case n.Kind == Agent:
+		out, err := s.docker.Output(ctx, "logs", "--tail", "4000", s.Container(n))
+		return out + because(err)
+	case n.Init == OpenRC:
+		read = `tail -n 4000 /var/log/pgpatrol.log; tail -n 1000 /var/log/etcd.log`
+	}
+	text, err := s.Exec(ctx, n, read)
+	return text + because(err)
+}
+
+func because(err error) string {
+	if err == nil {
+		return ""
+	}
+	return "\n" + err.Error()
 }
 
 func environment(env map[string]string) []byte {
@@ -143,13 +243,20 @@ func environment(env map[string]string) []byte {
 	return []byte(b.String())
 }
 
-func (s *Stack) agentConfig(n Node, o AgentOptions) ([]byte, error) {
+func (s *Stack) agentConfig(n Node, o AgentOptions, root string) ([]byte, error) {
 	policy := map[string]string{"adjust": "observe", "revive": "auto", "disrupt": "observe", "expedite": "off"}
 	maps.Copy(policy, o.Policy)
-	cfg, err := render("agent.yaml", agentText, map[string]any{
-		"Node": n.Name, "Scope": Scope, "Namespace": Namespace, "Etcd": s.EtcdURLs(), "Policy": policy,
-		"Patroni": n.Kind == Postgres, "Member": n.Member, "Addr": n.Addr.String(),
-	})
+	var cfg []byte
+	var err error
+	switch n.Name {
+	case NAS, MBP, JP1:
+		cfg, err = s.homelabConfig(n, policy, root)
+	default:
+		cfg, err = render("agent.yaml", agentText, map[string]any{
+			"Node": n.Name, "Scope": Scope, "Namespace": Namespace, "Etcd": s.EtcdURLs(), "Policy": policy,
+			"Patroni": n.Kind == Postgres, "Member": n.Member, "Addr": n.Addr.String(),
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -166,10 +273,17 @@ func (s *Stack) StopAgents(ctx context.Context) error {
 	for _, n := range s.AgentNodes() {
 		g.Go(func() error {
 			state, err := s.docker.Output(ctx, "inspect", "--format", "{{.State.Status}}", s.Container(n))
+			if n.Kind == Agent {
+				return s.removeContainer(ctx, n)
+			}
 			if err != nil || state != "running" {
 				return err // a container that does not run has no agent that runs
 			}
-			_, err = s.Exec(ctx, n, `[ ! -e `+AgentConfig+` ] || systemctl disable -q --now pgpatrol.service`)
+			stop := `systemctl disable -q --now pgpatrol.service`
+			if n.Init == OpenRC {
+				stop = `rc-update -q del pgpatrol >/dev/null 2>&1; rc-service -q pgpatrol stop >/dev/null 2>&1`
+			}
+			_, err = s.Exec(ctx, n, `[ ! -e `+AgentConfig+` ] || { `+stop+`; }`)
 			if err != nil {
 				return fmt.Errorf("stop agent on %s: %w", n.Name, err)
 			}
@@ -179,12 +293,39 @@ func (s *Stack) StopAgents(ctx context.Context) error {
 	return g.Wait()
 }
 
+// RestartAgent restarts the agent of a node as a person would.
+func (s *Stack) RestartAgent(ctx context.Context, n Node) error {
+	var err error
+	switch {
+	case n.Kind == Agent:
+		_, err = s.docker.Output(ctx, "restart", s.Container(n))
+	case n.Init == OpenRC:
+		_, err = s.Exec(ctx, n, `rc-service -q pgpatrol restart`)
+	default:
+		_, err = s.Exec(ctx, n, `systemctl restart pgpatrol.service`)
+	}
+	if err != nil {
+		return fmt.Errorf("restart agent of %s: %w", n.Name, err)
+	}
+	return nil
+}
+
 // RemoveAgents stops the agents and removes everything that was installed.
 func (s *Stack) RemoveAgents(ctx context.Context) error {
 	if err := s.StopAgents(ctx); err != nil {
 		return err
 	}
 	for _, n := range s.AgentNodes() {
+		if n.Kind == Agent {
+			continue // it is gone
+		}
+		if n.Init == OpenRC {
+			const remove = `rm -rf ` + unpacked + ` ` + AgentBinary + ` /etc/init.d/pgpatrol /etc/pgpatrol /var/lib/pgpatrol /var/log/pgpatrol.log`
+			if _, err := s.Exec(ctx, n, remove); err != nil {
+				return fmt.Errorf("remove agent from %s: %w", n.Name, err)
+			}
+			continue
+		}
 		const remove = `[ ! -e ` + unpacked + `/packaging/install ] || sh ` + unpacked + `/packaging/install --uninstall
 rm -rf ` + unpacked + ` /etc/pgpatrol /var/lib/pgpatrol /etc/systemd/system/pgpatrol.service.d
 systemctl daemon-reload`

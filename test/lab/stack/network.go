@@ -20,7 +20,8 @@ func (s *Stack) createNetwork(ctx context.Context) error {
 		if overlapsAny(p, used) {
 			continue
 		}
-		_, last = s.docker.Output(ctx, "network", "create", "--driver", "bridge", "--subnet", p.String(), "--label", s.label(), s.network())
+		_, last = s.docker.Output(ctx, "network", "create", "--driver", "bridge", "--subnet", p.String(), "--label", s.label(),
+			"--label", fmt.Sprintf("%s.homelab=%t", Label, s.Homelab), s.network())
 		if last == nil {
 			s.subnet = p
 			return nil

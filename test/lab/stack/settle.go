@@ -36,7 +36,7 @@ func (s *Stack) settle(ctx context.Context, t Timings) error {
 	}
 	g, gctx := errgroup.WithContext(limit)
 	for _, n := range s.Nodes() {
-		if n.Kind != Etcd {
+		if n.Kind == Postgres || n.Kind == HAProxy {
 			g.Go(func() error { return s.restore(gctx, n) })
 		}
 	}
@@ -57,7 +57,7 @@ func (s *Stack) revive(ctx context.Context, n Node) error {
 		return fmt.Errorf("inspect %s: %w", n.Name, err)
 	}
 	state, networks, _ := strings.Cut(out, " ")
-	if networks == "0" {
+	if networks == "0" && n.Name != EtcdMBP { // which shares mbp's
 		if err := s.connect(ctx, n); err != nil {
 			return err
 		}
@@ -69,8 +69,12 @@ func (s *Stack) revive(ctx context.Context, n Node) error {
 	if _, err := s.docker.Output(ctx, verb, c); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, n.Name, err)
 	}
-	if verb == "start" && n.Kind != Etcd {
+	switch {
+	case verb != "start":
+	case n.Init == Systemd:
 		return s.waitSystemd(ctx, n)
+	case n.Init == OpenRC:
+		return s.waitOpenRC(ctx, n)
 	}
 	return nil
 }
@@ -100,22 +104,22 @@ func (s *Stack) restore(ctx context.Context, n Node) error {
 }
 
 func (s *Stack) restoreEtcd(ctx context.Context) error {
-	g, gctx := errgroup.WithContext(ctx)
-	for _, n := range s.Of(Etcd) {
-		g.Go(func() error {
-			if err := s.revive(gctx, n); err != nil {
-				return err
-			}
-			_, err := s.docker.Output(gctx, "update", "--restart=always", s.Container(n))
-			return err
-		})
+	var err error
+	if s.Homelab {
+		err = s.restoreHomelab(ctx)
+	} else {
+		g, gctx := errgroup.WithContext(ctx)
+		for _, n := range s.Of(Etcd) {
+			g.Go(func() error { return s.restoreContainer(gctx, n) })
+		}
+		err = g.Wait()
 	}
-	if err := g.Wait(); err != nil {
+	if err != nil {
 		return fmt.Errorf("restore etcd: %w", err)
 	}
 	// Disarming does nothing where no alarm is raised, and fails while there is no quorum yet. Hostile keys begin with
 	// "lab-", as a member or as a scope. What agents shared, the budget of an hour above all, ends with the run.
-	_, err := s.Exec(ctx, s.Of(Etcd)[0], `for i in $(seq 40); do
+	_, err = s.Exec(ctx, s.Of(Etcd)[0], `for i in $(seq 40); do
   if etcdctl --command-timeout=2s alarm disarm >/dev/null 2>&1; then
     for p in "$@"; do etcdctl del --prefix "$p" >/dev/null || exit 1; done; exit 0
   fi
@@ -125,6 +129,15 @@ done; exit 1`, Namespace+"/"+Scope+"/members/lab-", Namespace+"/lab-", "/pgpatro
 		return fmt.Errorf("wait for etcd's quorum: %w", err)
 	}
 	return nil
+}
+
+// restoreContainer brings a member back that is a container.
+func (s *Stack) restoreContainer(ctx context.Context, n Node) error {
+	if err := s.revive(ctx, n); err != nil {
+		return err
+	}
+	_, err := s.docker.Output(ctx, "update", "--restart=always", s.Container(n))
+	return err
 }
 
 // apply sets the timings and ends a pause, through Patroni's own API, and waits until a leader follows them.

@@ -1,5 +1,6 @@
 // Package stack runs the real stack in containers: three Patroni and PostgreSQL nodes under real systemd, three etcd
-// members and HAProxy with the first user's configuration, on a private network of one container engine.
+// members and HAProxy with the first user's configuration, on a private network of one container engine. The members of
+// etcd are three plain containers, or run as the first user's do (homelab.go).
 //
 // It owns exactly what carries its label (pgpatrol.lab=NAME) and touches nothing else, so several stacks can run
 // side by side. A stack has no state outside the engine: Open finds everything again from labels. All traffic stays
@@ -37,6 +38,10 @@ const (
 	Postgres Kind = iota + 1
 	Etcd
 	HAProxy
+	Machine // holds what stands before a member of etcd that is a container of its own, and an agent
+	Agent   // a container with an agent and nothing else, which is there while agents are installed
+	Gate    // the filtering proxy before the engine's API
+	Engine  // looks at the containers, and does to their processes, what only their engine's machine can
 )
 
 func (k Kind) String() string {
@@ -47,17 +52,36 @@ func (k Kind) String() string {
 		return "etcd"
 	case HAProxy:
 		return "haproxy"
+	case Machine:
+		return "machine"
+	case Agent:
+		return "agent"
+	case Gate:
+		return "gate"
+	case Engine:
+		return "engine"
 	default:
 		return "invalid"
 	}
 }
 
+// Init is the first process of a container.
+type Init int
+
+// The first processes. The zero value is a program that needs no init system.
+const (
+	None Init = iota
+	Systemd
+	OpenRC
+)
+
 // Node is one container of a stack.
 type Node struct {
 	Name   string     // pg1, e1, hap1
 	Kind   Kind       //
-	Member string     // Patroni's or etcd's member name, empty for HAProxy
-	Addr   netip.Addr // fixed address on the stack's network
+	Init   Init       //
+	Member string     // Patroni's or etcd's member name, empty for the others
+	Addr   netip.Addr // fixed address on the stack's network, invalid without one
 }
 
 // Timings are Patroni's, in seconds.
@@ -88,10 +112,11 @@ func FindTimings(name string) (Timings, error) {
 
 // Stack is a handle on one stack. It is safe for concurrent use; the things it does to containers are not ordered.
 type Stack struct {
-	Name   string
-	subnet netip.Prefix
-	docker docker.Client
-	log    *slog.Logger
+	Name    string
+	Homelab bool // the members of etcd run as the first user's do; set it before Up
+	subnet  netip.Prefix
+	docker  docker.Client
+	log     *slog.Logger
 }
 
 // New returns a handle on the stack of that name without asking the engine. Its nodes have addresses only after Up
@@ -103,11 +128,13 @@ func New(name string, log *slog.Logger) *Stack {
 // Open finds a running stack.
 func Open(ctx context.Context, name string, log *slog.Logger) (*Stack, error) {
 	s := New(name, log)
-	text, err := s.docker.Output(ctx, "network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", s.network())
+	text, err := s.docker.Output(ctx, "network", "inspect", "--format", `{{(index .IPAM.Config 0).Subnet}} {{index .Labels "`+Label+`.homelab"}}`, s.network())
 	if err != nil {
 		return nil, fmt.Errorf("find stack %q (is it up?): %w", name, err)
 	}
-	if s.subnet, err = netip.ParsePrefix(text); err != nil {
+	subnet, homelab, _ := strings.Cut(text, " ")
+	s.Homelab = homelab == "true"
+	if s.subnet, err = netip.ParsePrefix(subnet); err != nil {
 		return nil, fmt.Errorf("read subnet of stack %q: %w", name, err)
 	}
 	return s, nil
@@ -117,12 +144,16 @@ func Open(ctx context.Context, name string, log *slog.Logger) (*Stack, error) {
 func (s *Stack) Nodes() []Node {
 	var nodes []Node
 	for i := 1; i <= 3; i++ {
-		nodes = append(nodes, Node{Name: fmt.Sprintf("pg%d", i), Kind: Postgres, Member: fmt.Sprintf("postgres-%d", i), Addr: s.host(10 + i)})
+		nodes = append(nodes, Node{Name: fmt.Sprintf("pg%d", i), Kind: Postgres, Init: Systemd, Member: fmt.Sprintf("postgres-%d", i), Addr: s.host(10 + i)})
 	}
-	for i := 1; i <= 3; i++ {
-		nodes = append(nodes, Node{Name: fmt.Sprintf("e%d", i), Kind: Etcd, Member: fmt.Sprintf("e%d", i), Addr: s.host(20 + i)})
+	if s.Homelab {
+		nodes = append(nodes, s.homelab()...)
+	} else {
+		for i := 1; i <= 3; i++ {
+			nodes = append(nodes, Node{Name: fmt.Sprintf("e%d", i), Kind: Etcd, Member: fmt.Sprintf("e%d", i), Addr: s.host(20 + i)})
+		}
 	}
-	return append(nodes, Node{Name: "hap1", Kind: HAProxy, Addr: s.host(31)})
+	return append(nodes, Node{Name: "hap1", Kind: HAProxy, Init: Systemd, Addr: s.host(31)})
 }
 
 // Of lists the containers of one kind.
@@ -143,7 +174,15 @@ func (s *Stack) Node(name string) (Node, error) {
 			return n, nil
 		}
 	}
-	return Node{}, fmt.Errorf("find node %q: want pg1..3, e1..3 or hap1", name)
+	return Node{}, fmt.Errorf("find node %q: want one of %s", name, strings.Join(s.names(), ", "))
+}
+
+func (s *Stack) names() []string {
+	var names []string
+	for _, n := range s.Nodes() {
+		names = append(names, n.Name)
+	}
+	return names
 }
 
 // Proxy returns the HAProxy container, from which the lab asks the others.

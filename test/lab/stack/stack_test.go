@@ -103,6 +103,26 @@ func TestArchive_KeepsOwnerAndMode(t *testing.T) {
 	}
 }
 
+// The agents of the homelab get the first user's examples, with nothing of theirs left in them.
+func TestHomelabConfig_IsTheExample(t *testing.T) {
+	s := testStack()
+	s.Homelab = true
+	for _, tt := range []struct{ node, want string }{
+		{NAS, "manager: {docker: pgpatrol-unit-etcd-nas}\npolicy:\n  revive: \"auto\"\ndocker: {host: \"unix:///opt/engine/docker.sock\"}\n"},
+		{MBP, "to: 127.0.0.1:2380\n    protocol: etcd-peer\n    manager: {systemd: etcd-socat-peer.service}\n"},
+		{JP1, "manager: {openrc: etcd}\npolicy:\n  revive: \"auto\"\n"},
+	} {
+		got, err := s.homelabConfig(s.Must(tt.node), map[string]string{"revive": "auto"}, "../../..")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := string(got); !strings.Contains(text, tt.want) || strings.Contains(text, "192.168") || strings.Contains(text, "launchd:") ||
+			strings.Count(text, "10.213.7.2") < 5 {
+			t.Errorf("configuration of %s:\n%s", tt.node, text)
+		}
+	}
+}
+
 func TestOverlaps(t *testing.T) {
 	mine := netip.MustParsePrefix("10.213.0.0/24")
 	for _, tt := range []struct {

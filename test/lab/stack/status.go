@@ -111,7 +111,7 @@ func (s *Stack) Look(ctx context.Context) (Status, error) {
 			state = "absent"
 		}
 		st.Nodes = append(st.Nodes, NodeStatus{Name: n.Name, Addr: n.Addr.String(), State: state})
-		if state != "running" {
+		if state != "running" && n.Kind != Agent {
 			st.Problems = append(st.Problems, fmt.Sprintf("container %s is %s", n.Name, state))
 		}
 	}

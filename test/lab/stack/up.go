@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 // everything. It returns when three members are there, two of them streaming, and HAProxy routes to the leader.
 func (s *Stack) Up(ctx context.Context, t Timings) error {
 	began := time.Now()
-	tag, err := image.Ensure(ctx, s.docker, s.log)
+	tags, err := s.images(ctx)
 	if err != nil {
 		return err
 	}
@@ -28,7 +29,7 @@ func (s *Stack) Up(ctx context.Context, t Timings) error {
 	}
 	s.log.Info("start containers", "subnet", s.subnet, "timings", t.Name)
 	pw := newSecrets()
-	if err := s.startAll(ctx, tag, t, pw); err != nil {
+	if err := s.startAll(ctx, tags, t, pw); err != nil {
 		return err
 	}
 	s.log.Info("wait for a leader")
@@ -43,7 +44,19 @@ func (s *Stack) Up(ctx context.Context, t Timings) error {
 	return nil
 }
 
-// Down removes every container and network that carries this stack's label, and nothing else.
+// images are the names of the images of a stack's containers.
+type images struct{ node, openrc string }
+
+// images builds what is missing.
+func (s *Stack) images(ctx context.Context) (tags images, err error) {
+	if tags.node, err = image.Ensure(ctx, s.docker, s.log); err != nil || !s.Homelab {
+		return tags, err
+	}
+	tags.openrc, err = image.EnsureOpenRC(ctx, s.docker, s.log)
+	return tags, err
+}
+
+// Down removes every container, network and volume that carries this stack's label, and nothing else.
 func (s *Stack) Down(ctx context.Context) error {
 	ids, err := s.docker.Output(ctx, "ps", "-aq", "--filter", "label="+s.label())
 	if err != nil {
@@ -65,58 +78,86 @@ func (s *Stack) Down(ctx context.Context) error {
 			return fmt.Errorf("remove network of stack %q: %w", s.Name, err)
 		}
 	}
+	volumes, err := s.docker.Output(ctx, "volume", "ls", "-q", "--filter", "label="+s.label())
+	if err != nil {
+		return fmt.Errorf("list volumes of stack %q: %w", s.Name, err)
+	}
+	for _, id := range strings.Fields(volumes) {
+		if _, err := s.docker.Output(ctx, "volume", "rm", id); err != nil {
+			return fmt.Errorf("remove volume of stack %q: %w", s.Name, err)
+		}
+	}
 	return nil
 }
 
-func (s *Stack) startAll(ctx context.Context, tag string, t Timings, pw secrets) error {
-	extra, err := s.systemdFlags(ctx)
+func (s *Stack) startAll(ctx context.Context, tags images, t Timings, pw secrets) error {
+	extra, err := s.initFlags(ctx)
 	if err != nil {
 		return err
 	}
+	if s.Homelab {
+		if err := s.startHomelab(ctx, tags, extra); err != nil {
+			return err
+		}
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, n := range s.Nodes() {
-		g.Go(func() error {
-			if n.Kind == Etcd {
-				return s.startEtcd(ctx, n, tag)
+		switch n.Kind {
+		case Postgres, HAProxy:
+			g.Go(func() error {
+				if err := s.startSystemd(ctx, n, tags.node, extra); err != nil {
+					return err
+				}
+				return s.configure(ctx, n, t, pw)
+			})
+		case Etcd:
+			if !s.Homelab {
+				g.Go(func() error { return s.startEtcd(ctx, n, tags.node, "0.0.0.0", s.netFlags(n)...) })
 			}
-			if err := s.startSystemd(ctx, n, tag, extra); err != nil {
-				return err
-			}
-			return s.configure(ctx, n, t, pw)
-		})
+		}
 	}
 	return g.Wait()
 }
 
+// runFlags are those of every container.
 func (s *Stack) runFlags(n Node) []string {
-	return []string{
-		"run", "-d", "--name", s.Container(n), "--hostname", n.Name,
-		"--label", s.label(), "--label", Label + ".node=" + n.Name,
-		"--network", s.network(), "--ip", n.Addr.String(), "--network-alias", n.Name,
-	}
+	return []string{"run", "-d", "--name", s.Container(n), "--label", s.label(), "--label", Label + ".node=" + n.Name}
 }
 
-func (s *Stack) startEtcd(ctx context.Context, n Node, tag string) error {
-	var cluster []string
-	for _, e := range s.Of(Etcd) {
-		cluster = append(cluster, e.Name+"=http://"+e.Addr.String()+":2380")
-	}
-	addr := n.Addr.String()
-	args := append(s.runFlags(n), "--restart=always", "-v", "/var/lib/etcd", "--stop-signal", "SIGTERM", tag,
-		"etcd", "--name", n.Name, "--data-dir", "/var/lib/etcd/data",
-		"--listen-client-urls", "http://0.0.0.0:2379", "--advertise-client-urls", "http://"+addr+":2379",
-		"--listen-peer-urls", "http://0.0.0.0:2380", "--initial-advertise-peer-urls", "http://"+addr+":2380",
-		"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-state", "new", "--initial-cluster-token", "pgpatrol-"+s.Name)
-	if _, err := s.docker.Output(ctx, args...); err != nil {
+// netFlags are those of a container with an address of its own.
+func (s *Stack) netFlags(n Node) []string {
+	return []string{"--hostname", n.Name, "--network", s.network(), "--ip", n.Addr.String(), "--network-alias", n.Name}
+}
+
+// startEtcd starts a member as a plain container that listens on the given address of its network.
+func (s *Stack) startEtcd(ctx context.Context, n Node, tag, listen string, network ...string) error {
+	args := append(s.runFlags(n), network...)
+	args = append(args, "--restart=always", "-v", "/var/lib/etcd", "--stop-signal", "SIGTERM", tag, "etcd")
+	if _, err := s.docker.Output(ctx, append(args, s.etcdFlags(n, listen)...)...); err != nil {
 		return fmt.Errorf("start %s: %w", n.Name, err)
 	}
 	return nil
 }
 
-// systemdFlags returns what the engine at hand needs beside the flags that every engine gets. On cgroup v1 that is
-// nothing. On v2 the engine mounts the control groups read-only, and systemd needs its own subtree writable:
+// etcdFlags are the flags of a member of a new cluster.
+func (s *Stack) etcdFlags(n Node, listen string) []string {
+	var cluster []string
+	for _, e := range s.Of(Etcd) {
+		cluster = append(cluster, e.Member+"=http://"+e.Addr.String()+":2380")
+	}
+	addr := n.Addr.String()
+	return []string{
+		"--name", n.Member, "--data-dir", "/var/lib/etcd/data",
+		"--listen-client-urls", "http://" + listen + ":2379", "--advertise-client-urls", "http://" + addr + ":2379",
+		"--listen-peer-urls", "http://" + listen + ":2380", "--initial-advertise-peer-urls", "http://" + addr + ":2380",
+		"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-state", "new", "--initial-cluster-token", "pgpatrol-" + s.Name,
+	}
+}
+
+// initFlags returns what the engine at hand needs for an init system beside the flags that every engine gets. On cgroup v1
+// that is nothing. On v2 the engine mounts the control groups read-only, and systemd needs its own subtree writable:
 // CAP_SYS_ADMIN inside a private namespace may remount it, unless AppArmor's docker profile forbids every mount.
-func (s *Stack) systemdFlags(ctx context.Context) ([]string, error) {
+func (s *Stack) initFlags(ctx context.Context) ([]string, error) {
 	info, err := s.docker.Output(ctx, "info", "--format", "{{.CgroupVersion}} {{.SecurityOptions}}")
 	if err != nil {
 		return nil, fmt.Errorf("ask the engine: %w", err)
@@ -131,25 +172,34 @@ func (s *Stack) systemdFlags(ctx context.Context) ([]string, error) {
 	return flags, nil
 }
 
-func (s *Stack) startSystemd(ctx context.Context, n Node, tag string, extra []string) error {
+func (s *Stack) startSystemd(ctx context.Context, n Node, tag string, extra []string, more ...string) error {
+	flags := append(s.netFlags(n), more...)
+	if n.Kind == Postgres {
+		// A volume, because some engines keep the writable layer on fuse-overlayfs, where every fsync costs CPU.
+		flags = append(flags, "-v", "/var/lib/postgresql")
+	}
+	if err := s.startInit(ctx, n, tag, "/lib/systemd/systemd", append(flags, extra...)); err != nil {
+		return err
+	}
+	return s.waitSystemd(ctx, n)
+}
+
+// startInit starts a container with an init system as its first process.
+func (s *Stack) startInit(ctx context.Context, n Node, tag, program string, flags []string) error {
 	args := append(s.runFlags(n),
 		"--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined",
 		"--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp", "-e", "container=docker")
-	args = append(args, extra...)
-	if n.Kind == Postgres {
-		// A volume, because some engines keep the writable layer on fuse-overlayfs, where every fsync costs CPU.
-		args = append(args, "-v", "/var/lib/postgresql")
-	}
+	args = append(args, flags...)
 	args = append(args, tag)
-	if len(extra) > 0 && extra[0] == "--cgroupns" {
-		args = append(args, "sh", "-c", "mount -o remount,rw /sys/fs/cgroup && exec /lib/systemd/systemd")
+	if slices.Contains(flags, "--cgroupns") {
+		args = append(args, "sh", "-c", "mount -o remount,rw /sys/fs/cgroup && exec "+program)
 	} else {
-		args = append(args, "/lib/systemd/systemd")
+		args = append(args, program)
 	}
 	if _, err := s.docker.Output(ctx, args...); err != nil {
 		return fmt.Errorf("start %s: %w", n.Name, err)
 	}
-	return s.waitSystemd(ctx, n)
+	return nil
 }
 
 func (s *Stack) waitSystemd(ctx context.Context, n Node) error {

@@ -22,7 +22,10 @@ func (s *Stack) InstallWitness(ctx context.Context) error {
 	}
 	defer func() { _ = os.RemoveAll(filepath.Dir(bin)) }()
 	g, gctx := errgroup.WithContext(ctx)
-	for _, n := range s.AgentNodes() {
+	for _, n := range append(s.AgentNodes(), s.Of(Engine)...) {
+		if n.Kind == Agent {
+			continue // made anew for every run
+		}
 		g.Go(func() error { return s.copyTo(gctx, n, bin, WitnessPath) })
 	}
 	return g.Wait()

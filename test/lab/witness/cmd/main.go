@@ -27,12 +27,16 @@ func main() {
 func run() error {
 	node := flag.String("node", "", "name put on every record")
 	id := flag.String("run", "", "write: name of the run")
-	etcd := flag.String("etcd", "", "write: etcd client URLs, comma separated")
+	etcd := flag.String("etcd", "", "write: etcd client URLs; look: NAME=URL; comma separated")
 	key := flag.String("leader-key", "", "write: Patroni's leader key")
-	units := flag.String("units", "patroni.service", "watch: systemd units, comma separated")
+	units := flag.String("units", "patroni.service", "watch, look: systemd units, comma separated")
+	openrc := flag.String("openrc", "", "look: services of OpenRC, comma separated")
+	containers := flag.String("containers", "", "look: NAME=CONTAINER, comma separated")
+	memory := flag.String("memory", "", "look: NAME=CONTAINER whose main process is measured, comma separated")
+	engine := flag.String("engine", "/var/run/docker.sock", "look: the engine's socket")
 	rest := flag.String("rest", "", "watch: URL of Patroni's /liveness")
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: lab-witness [flags] write|watch")
+		fmt.Fprintln(os.Stderr, "usage: lab-witness [flags] write|watch|look")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -54,6 +58,10 @@ func run() error {
 			Units: strings.Split(*units, ","),
 			REST:  *rest,
 		}, out)
+	case "look":
+		return witness.Look(ctx, witness.LookConfig{
+			Units: list(*units), OpenRC: list(*openrc), Containers: pairs(*containers), Memory: pairs(*memory), Engine: *engine, Etcd: pairs(*etcd),
+		}, out)
 	case "write":
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error {
@@ -67,4 +75,22 @@ func run() error {
 		flag.Usage()
 		return fmt.Errorf("unknown command %q", flag.Arg(0))
 	}
+}
+
+// list splits a flag; an empty one has no parts.
+func list(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}
+
+// pairs splits a flag of KEY=VALUE.
+func pairs(text string) map[string]string {
+	m := map[string]string{}
+	for _, p := range list(text) {
+		k, v, _ := strings.Cut(p, "=")
+		m[k] = v
+	}
+	return m
 }
