@@ -39,6 +39,9 @@ type Plugins struct {
 	Forwarder func(probe.ForwarderTarget) (probe.ForwarderProbes, error)
 	Check     func(probe.CheckTarget) (probe.Prober[probe.Check], error)
 	Process   func() (func(ctx context.Context, pid int) (probe.Process, error), error)
+	Machine   func() (probe.Prober[probe.Machine], error)
+	// Detect says whether this machine has a manager of that name, and from what that follows.
+	Detect func(manager string) (ok bool, evidence string)
 }
 
 // Options are what a daemon is started with.
@@ -57,11 +60,12 @@ type Agent struct {
 	wake    chan struct{}
 	started node.Instant
 
-	mu        sync.Mutex // guards cfg, problem, journal and unwritten
+	mu        sync.Mutex // guards cfg, problem, journal, unwritten and managers
 	cfg       config.Config
 	problem   string // why a newer configuration file is not in force
 	journal   *journal.Journal
 	unwritten string // why the last record was not written, "" if it was
+	managers  []api.Manager
 
 	view   atomic.Pointer[published]
 	orders *orders.Keeper // of this node, set before anything runs
@@ -218,6 +222,12 @@ func (a *Agent) config() config.Config {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.cfg
+}
+
+func (a *Agent) setManagers(m []api.Manager) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.managers = m
 }
 
 func (a *Agent) configProblem() string {

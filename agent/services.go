@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
 
+	"github.com/pgpatrol/pgpatrol/agent/api"
 	"github.com/pgpatrol/pgpatrol/agent/config"
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/observer"
@@ -23,6 +25,7 @@ type hosts struct {
 	docker   string
 	managers map[string]service.Manager
 	units    map[string][]string
+	seen     []api.Manager // in the order of the configuration
 }
 
 func newHosts(a *Agent, cfg config.Config) *hosts {
@@ -40,7 +43,23 @@ func (h *hosts) of(name, unit string) (service.Manager, error) {
 		return nil, err
 	}
 	h.managers[name] = m
+	h.seen = append(h.seen, h.look(name))
 	return m, nil
+}
+
+// look says whether this machine has a manager that the configuration names, and from what that follows. One that was found by
+// nothing is used all the same: the configuration is a person's word, and a mark may be missing.
+func (h *hosts) look(name string) api.Manager {
+	m := api.Manager{Name: name, Found: true, Evidence: "docker.host names it: " + h.docker}
+	if name != "docker" || h.docker == "" {
+		m.Found, m.Evidence = h.a.o.Plugins.Detect(name)
+	}
+	level := slog.LevelInfo
+	if !m.Found {
+		level = slog.LevelWarn
+	}
+	h.a.o.Logger.Log(context.Background(), level, "service manager", "manager", name, "found", m.Found, "evidence", m.Evidence)
+	return m
 }
 
 func (h *hosts) close() error {

@@ -18,6 +18,9 @@ func (a *Agent) Status(context.Context) (api.Status, error) {
 		Version: a.o.Version, Node: cfg.Node, Scope: cfg.Scope, Now: now, Wall: time.Now(), StartedAgo: now.Sub(a.started),
 		Policy: spec.Policy, Spec: &spec, ConfigProblem: a.configProblem(),
 	}
+	a.mu.Lock()
+	st.Managers = a.managers
+	a.mu.Unlock()
 	if v := a.view.Load(); v != nil {
 		st.Snapshot, st.Plan = &v.question.Snapshot, &v.plan
 	}

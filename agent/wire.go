@@ -15,6 +15,7 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/observer"
 	"github.com/pgpatrol/pgpatrol/coordinator"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
 )
 
 // rewatch is the pause before a broken subscription to a service manager is tried again. Units are looked at on a timer
@@ -49,8 +50,13 @@ func (a *Agent) build(cfg config.Config) (*generation, error) {
 		g.close()
 		return nil, err
 	}
+	machine, err := g.machine(members, services)
+	if err != nil {
+		g.close()
+		return nil, err
+	}
 	g.obs = observer.New(observer.Deps{
-		Node: cfg.Node, Scope: cfg.Scope, Host: a.o.Host, Patroni: members, Services: services, Logger: a.log("observer"),
+		Node: cfg.Node, Scope: cfg.Scope, Host: a.o.Host, Patroni: members, Services: services, Machine: machine, Logger: a.log("observer"),
 		Wake: func() { poke(a.wake) },
 		DCS:  func(ctx context.Context, d observer.Depth) node.DCS { return view.Observe(ctx, modes[d]) },
 	})
@@ -60,6 +66,18 @@ func (a *Agent) build(cfg config.Config) (*generation, error) {
 	})
 	g.loop = a.newLoop(cfg, g)
 	return g, nil
+}
+
+// machine returns what looks at the machine itself, nil where the probes of a Patroni do, or nothing can be done anyway.
+func (g *generation) machine(members []observer.Patroni, services []observer.Service) (probe.Prober[probe.Machine], error) {
+	if len(members) > 0 || len(services) == 0 {
+		return nil, nil
+	}
+	p, err := g.a.o.Plugins.Machine()
+	if err != nil {
+		return nil, fmt.Errorf("set up the look at this machine: %w", err)
+	}
+	return p, nil
 }
 
 // modes are the depths of the observer in the words of the etcd view.
@@ -118,6 +136,7 @@ func (g *generation) run(ctx context.Context, mem node.Memory) error {
 	defer g.close()
 	shared := sharedHolds(&etcdHolds{view: g.dcs, scope: g.scope})
 	g.a.shared.Store(&shared)
+	g.a.setManagers(g.hosts.seen)
 	g.loop.SetMemory(mem)
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return ignoreEnd(ctx, g.dcs.Run(ctx)) })

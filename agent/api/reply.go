@@ -47,6 +47,14 @@ type Status struct {
 	Snapshot      *node.Snapshot `json:"snapshot,omitempty"` // absent until the first look
 	Plan          *node.Plan     `json:"plan,omitempty"`     // absent until the first decision
 	ConfigProblem string         `json:"config_problem,omitempty"`
+	Managers      []Manager      `json:"managers,omitempty"` // those that the configuration names
+}
+
+// Manager is a service manager that the configuration names, and whether this machine shows signs of it.
+type Manager struct {
+	Name     string `json:"name"`
+	Found    bool   `json:"found"`
+	Evidence string `json:"evidence"` // for it, or what there is instead
 }
 
 // PlanReply is the latest decision, and the moment at which it was asked for.

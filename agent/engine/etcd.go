@@ -22,6 +22,10 @@ const (
 	lossProof      = 5 * time.Second  // before a member that one look did not find counts as lost
 	quotaWarn      = 0.8              // of the quota (FAULTS.md F42)
 	quotaDefault   = int64(2) << 30   // etcd's own, where a member does not say (before 3.6)
+
+	farProof = 60 * time.Second      // F44: D 60
+	farTook  = 20 * time.Millisecond // a member that answers sooner is near enough, wherever it is
+	farTimes = 4                     // so many times as long as the near ones is far
 )
 
 // etcdRules finds what is wrong with the member of this machine, and what its peers show of the cluster (FAULTS.md F38 to
@@ -33,6 +37,7 @@ func (t *target) etcdRules() {
 	t.etcdAlarms()
 	t.etcdQuota()
 	t.etcdVersions()
+	t.etcdLeaderFar()
 }
 
 // etcdHung: the process runs and answers neither gRPC nor HTTP, for long (FAULTS.md F39). A member that is refused is
@@ -245,6 +250,50 @@ func (t *target) etcdVersions() {
 			return
 		}
 	}
+}
+
+// etcdLeaderFar: the raft leader is across a wide area while a majority is close together. Every write waits for it, the
+// renewal of every lease of Patroni included (FAULTS.md F44). Which member leads is a person's decision.
+func (t *target) etcdLeaderFar() {
+	leader, near := t.farLeader()
+	st := t.streak("far/"+t.spec.Service, leader.URL != "", leader.Member.At)
+	if !enough(st, minObservations, farProof) {
+		return
+	}
+	took := leader.Member.Value.Took.Round(time.Millisecond)
+	t.find(node.Finding{
+		Code: node.EtcdLeaderFar, Severity: node.Warn, Subject: t.spec.Service,
+		Text: fmt.Sprintf("The raft leader is %s, which takes %s to answer from here, while %d of %d members are close together here. Every write to etcd waits for it, and so does every renewal of a lease of Patroni.",
+			leader.URL, took, near, len(t.f.Others)+1),
+		Advice:   "`etcdctl move-leader` hands the leadership to a member that is near; nothing is stopped by it.",
+		Evidence: append(t.membersEvidence(), node.Show("time to answer of "+leader.URL, leader.Member, "%s", took)),
+	})
+}
+
+// farLeader is the raft leader if it is far from a majority of the members, with how many are close together here. There is
+// none while anything of that is unknown.
+func (t *target) farLeader() (leader node.Peer, near int) {
+	m := t.f.Member
+	if !m.Fresh(t.now, FreshLocal) || m.Value.LeaderID == "" || m.Value.LeaderID == m.Value.MemberID {
+		return node.Peer{}, 0
+	}
+	i := slices.IndexFunc(t.f.Others, func(o node.Peer) bool {
+		return o.Member.Fresh(t.now, FreshLocal) && o.Member.Value.MemberID == m.Value.LeaderID
+	})
+	if i < 0 || t.f.Others[i].Member.Value.Took < farTook {
+		return node.Peer{}, 0
+	}
+	leader, near = t.f.Others[i], 1
+	for _, o := range t.f.Others {
+		v := o.Member.Value
+		if o.Member.Fresh(t.now, FreshLocal) && v.Outcome == answered && v.Took > 0 && v.Took*farTimes <= leader.Member.Value.Took {
+			near++
+		}
+	}
+	if 2*near <= len(t.f.Others)+1 {
+		return node.Peer{}, 0
+	}
+	return leader, near
 }
 
 // minor is the first two numbers of a version, "" if it has none.

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -85,21 +84,9 @@ func (s *step) heldBack() {
 	})
 }
 
-// upgrades returns the package managers at work on this machine, sorted, each once.
-func (s *step) upgrades() []string {
-	var out []string
-	for i := range s.in.Snapshot.Patroni {
-		if m := &s.in.Snapshot.Patroni[i].Machine; m.Known {
-			out = append(out, m.Value.Upgrades...)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
 // upgrading: a package manager stops and starts units itself (FAULTS.md F104j).
 func (s *step) upgrading() {
-	names := s.upgrades()
+	names := s.in.Snapshot.Upgrades()
 	if len(names) == 0 {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/node/nodetest"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
 )
 
 // TestStep_AboutItself: what concerns the agent and its machine is found at once, and says what it is.
@@ -24,6 +25,9 @@ func TestStep_AboutItself(t *testing.T) {
 			s.DCS.Shared.Value.Holds = []node.Hold{{Kind: node.HoldKill, Owner: "bob"}}
 		}, node.ActingHeld, node.Info, "bob"},
 		{"kill switch unreadable", func(s *node.Snapshot) { s.Orders.Unreadable = "EIO" }, node.ActingHeld, node.Info, "EIO"},
+		{"upgrade where no Patroni is", func(s *node.Snapshot) {
+			s.Machine = node.Seen(probe.Machine{Upgrades: []string{"opkg"}}, "process table", s.Now)
+		}, node.UpgradeRunning, node.Info, "opkg"},
 		{"upgrade", nodetest.With(func(p *node.PatroniFacts) { p.Machine.Value.Upgrades = []string{"dpkg", "apt-get"} }), node.UpgradeRunning, node.Info, "apt-get, dpkg"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -49,7 +49,7 @@ func (t *target) rules() {
 
 // forget ends every condition that has held so far.
 func (t *target) forget() {
-	for _, name := range []string{"silent", "leaderless", "reduced", "mute", "deaf", "broken", "fails"} {
+	for _, name := range []string{"silent", "leaderless", "reduced", "mute", "deaf", "broken", "fails", "far"} {
 		delete(t.mem.Streaks, name+"/"+t.spec.Service)
 	}
 }
@@ -151,14 +151,20 @@ func (t *target) managerRules() {
 			Evidence: []node.Evidence{t.unitEvidence()},
 		})
 	}
-	if l := t.f.Limits; l.Known && l.Value != "" {
-		t.find(node.Finding{
-			Code: node.ManagerForbids, Severity: node.Warn, Subject: t.spec.Service,
-			Text:     fmt.Sprintf("%s does not let this agent do all that it may have to do to %s: %s.", t.spec.Manager, t.spec.Unit, l.Value),
-			Advice:   "The README says per manager which rights are needed.",
-			Evidence: []node.Evidence{node.Show("rights", l, "%s", l.Value)},
-		})
+	t.forbidden(t.spec.Service, t.spec.Unit, t.spec.Manager, t.f.Limits)
+}
+
+// forbidden says what a manager would refuse to do to a unit.
+func (s *step) forbidden(name, unit, manager string, l node.Fact[string]) {
+	if !l.Known || l.Value == "" {
+		return
 	}
+	s.find(node.Finding{
+		Code: node.ManagerForbids, Severity: node.Warn, Subject: name,
+		Text:     fmt.Sprintf("%s does not let this agent do all that it may have to do to %s: %s.", manager, unit, l.Value),
+		Advice:   "The README says per manager which rights are needed.",
+		Evidence: []node.Evidence{node.Show("rights", l, "%s", l.Value)},
+	})
 }
 
 // crashed: the unit ended and its manager does not start it again, or a person wants it so. It reports whether there is

@@ -79,6 +79,10 @@ func serviceStories() []story {
 		m.Value.Members = []string{nodetest.EtcdSecond, nodetest.EtcdThird}
 	})
 	stopped := nodetest.Of(etcd, func(f *node.ServiceFacts) { f.Process.Value.State = "T" })
+	took := func(i int, d time.Duration) nodetest.Change {
+		return nodetest.WithOther(i, func(m *node.Fact[probe.EtcdMember]) { m.Value.Took = d })
+	}
+	ms := time.Millisecond // the first of the others leads
 	nothing := func(*service.Status) {}
 
 	return []story{
@@ -166,6 +170,18 @@ func serviceStories() []story {
 		{name: "F56 a member that lists nobody", seconds: 3, finding: node.EtcdCrashed, found: when{0, 0}, verb: node.StartFailed, act: when{0, 0}, tell: always(nodetest.Crashed(etcd, "exit-code"),
 			nodetest.WithOther(0, func(m *node.Fact[probe.EtcdMember]) { m.Value.Members = nil }))},
 		{name: "F56 removed and stopped by a person", seconds: 3, finding: node.EtcdRemoved, found: never, verb: node.StartFailed, act: never, tell: always(stoppedBy(etcd, nothing), removed)},
+		{name: "F44 the leader is across the sea", seconds: 90, finding: node.EtcdLeaderFar, found: when{60, 60}, verb: node.Restart, act: never, tell: always(took(0, 71*ms), took(1, 2*ms))},
+		{name: "F44 it was for 50 s", seconds: 90, finding: node.EtcdLeaderFar, found: never, verb: node.Restart, act: never, tell: func(i int) []nodetest.Change {
+			if i > 50 {
+				return nil
+			}
+			return []nodetest.Change{took(0, 71*ms), took(1, 2*ms)}
+		}},
+		{name: "F44 this machine is across the sea", seconds: 90, finding: node.EtcdLeaderFar, found: never, verb: node.Restart, act: never, tell: always(took(0, 71*ms), took(1, 69*ms))},
+		{name: "F44 everybody is near", seconds: 90, finding: node.EtcdLeaderFar, found: never, verb: node.Restart, act: never, tell: always(took(0, 19*ms), took(1, 2*ms))},
+		{name: "F44 the one across the sea does not lead", seconds: 90, finding: node.EtcdLeaderFar, found: never, verb: node.Restart, act: never, tell: always(took(0, 2*ms), took(1, 71*ms))},
+		{name: "F44 the one here leads", seconds: 90, finding: node.EtcdLeaderFar, found: never, verb: node.Restart, act: never, tell: always(took(0, 71*ms), took(1, 2*ms), member(func(m *probe.EtcdMember) { m.LeaderID = m.MemberID }))},
+		{name: "F44 nothing is known of the third", seconds: 90, finding: node.EtcdLeaderFar, found: never, verb: node.Restart, act: never, tell: always(took(0, 71*ms), unknown(1))},
 		{name: "F63 a site is cut off", seconds: 120, finding: node.EtcdRedundancyLost, found: when{5, 6}, verb: node.StartFailed, act: never, tell: always(nodetest.OtherSilent(1))},
 
 		{name: "F71 the forwarder died", seconds: 3, finding: node.ForwarderDead, found: when{0, 0}, verb: node.StartFailed, act: when{0, 0}, tell: always(nodetest.Crashed(fwd, "signal"))},
@@ -261,11 +277,13 @@ func TestStep_ServiceWords(t *testing.T) {
 	}{
 		node.EtcdRedundancyLost: {[]nodetest.Change{nodetest.OtherSilent(0)}, "2 of 3 members of etcd work, as seen from here; not http://two:2379. 0 more may be lost"},
 		node.EtcdRemoved:        {[]nodetest.Change{nodetest.WithOther(1, func(m *node.Fact[probe.EtcdMember]) { m.Value.Members = []string{"m2", "m3"} })}, "http://three:2379 does not list the member of this machine (c1/m1)"},
-		node.ForwarderBroken:    {[]nodetest.Change{nodetest.Through(probe.OutcomeRefused), nodetest.Past(probe.OutcomeRefused)}, "nothing listens on the forwarder's own address either"},
-		node.ServiceStopped:     {[]nodetest.Change{nodetest.Crashed(nodetest.Generic, "signal"), nodetest.UnitOf(nodetest.Generic, func(u *service.Status) { u.Masked = true })}, "proxy has failed (signal), and it is masked: nobody but a person may start it"},
-		node.EtcdWrongCluster:   {[]nodetest.Change{nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Member.Value.ClusterID = "c2" })}, "Who answers there is c2/m1, and should be c1/m1."},
+		node.EtcdLeaderFar: {[]nodetest.Change{nodetest.WithOther(0, func(m *node.Fact[probe.EtcdMember]) { m.Value.Took = 71 * time.Millisecond }),
+			nodetest.WithOther(1, func(m *node.Fact[probe.EtcdMember]) { m.Value.Took = 2 * time.Millisecond })}, "The raft leader is http://two:2379, which takes 71ms to answer from here, while 2 of 3 members are close together here."},
+		node.ForwarderBroken:  {[]nodetest.Change{nodetest.Through(probe.OutcomeRefused), nodetest.Past(probe.OutcomeRefused)}, "nothing listens on the forwarder's own address either"},
+		node.ServiceStopped:   {[]nodetest.Change{nodetest.Crashed(nodetest.Generic, "signal"), nodetest.UnitOf(nodetest.Generic, func(u *service.Status) { u.Masked = true })}, "proxy has failed (signal), and it is masked: nobody but a person may start it"},
+		node.EtcdWrongCluster: {[]nodetest.Change{nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Member.Value.ClusterID = "c2" })}, "Who answers there is c2/m1, and should be c1/m1."},
 	} {
-		f := runServices(20, func(int) []nodetest.Change { return want.changes }).finding(t, code)
+		f := runServices(62, func(int) []nodetest.Change { return want.changes }).finding(t, code)
 		if !strings.Contains(f.Text, want.text) || len(f.Evidence) == 0 {
 			t.Errorf("%s: %q, want %q; evidence %v", code, f.Text, want.text, f.Evidence)
 		}

@@ -72,6 +72,7 @@ func Step(in node.Question) Output {
 	for i := range in.Spec.Patroni {
 		if v, ok := s.view(in.Spec.Patroni[i]); ok {
 			v.rules()
+			s.forbidden(v.spec.Service, v.spec.Unit, "its manager", v.f.Limits)
 			s.mem.Services[v.spec.Service] = *v.m
 		}
 	}
@@ -128,7 +129,7 @@ func (s *step) remember() {
 		clear(s.mem.Streaks)
 	}
 	s.rememberEtcd()
-	if len(s.upgrades()) > 0 {
+	if len(s.in.Snapshot.Upgrades()) > 0 {
 		s.mem.UpgradeSeen = s.now
 	}
 	if !s.fresh {

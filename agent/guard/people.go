@@ -119,10 +119,8 @@ func operatorJob(c *check) string {
 // what is installed (FAULTS.md S21, F104j). Members of different versions are a rolling upgrade: no moment to stop
 // anything that runs.
 func upgrade(c *check) string {
-	for i := range c.in.Snapshot.Patroni {
-		if m := &c.in.Snapshot.Patroni[i].Machine; m.Known && len(m.Value.Upgrades) > 0 {
-			return refuse("a package manager is at work on this machine: %s", strings.Join(m.Value.Upgrades, ", "))
-		}
+	if names := c.in.Snapshot.Upgrades(); len(names) > 0 {
+		return refuse("a package manager is at work on this machine: %s", strings.Join(names, ", "))
 	}
 	if at := c.in.Memory.UpgradeSeen; at != 0 && c.now.Sub(at) < node.UpgradeGrace {
 		return refuse("a package manager was at work on this machine %s ago; %s are left to what it started", c.now.Sub(at).Round(time.Second), node.UpgradeGrace)

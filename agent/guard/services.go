@@ -117,7 +117,7 @@ func (c *check) spare(m node.Fact[probe.EtcdMember]) string {
 	return ""
 }
 
-// unseen are the voting members that a member lists and that are neither healthy nor the one of this machine.
+// unseen are the members that a member lists and that are neither healthy nor the one of this machine.
 func (c *check) unseen(o node.Peer, healthy map[string]bool) []string {
 	_, me, _ := strings.Cut(nameOr(c.m.Answerer, c.s.Identity), "/")
 	var out []string

@@ -76,6 +76,11 @@ func serviceCases() []guardCase {
 	shared := func(f func(*node.Coordination)) nodetest.Change {
 		return func(s *node.Snapshot) { f(&s.DCS.Shared.Value) }
 	}
+	upgrading := func(names ...string) nodetest.Change {
+		return func(s *node.Snapshot) {
+			s.Machine = node.Seen(probe.Machine{Upgrades: names}, "process table", s.Now)
+		}
+	}
 	paused := nodetest.WithCluster(func(c *node.Cluster) { c.Config.Pause = true })
 	alarm := func(kind string) nodetest.Change {
 		return func(s *node.Snapshot) { s.DCS.Alarms.Value = []string{kind} }
@@ -121,6 +126,13 @@ func serviceCases() []guardCase {
 		{name: "etcd stopped by a person, with an error", action: start, base: dead, change: unit(etcd, func(u *service.Status) { u.Halted = true }), refused: node.GuardOperatorIntent},
 		{name: "a manager that cannot tell a crash from a stop", action: start, base: dead, change: unit(etcd, func(u *service.Status) { u.Unexplained = true }), refused: node.GuardOperatorIntent},
 		{name: "a debugger is at etcd", action: restartEtcd(), base: hung, change: nodetest.Of(etcd, func(f *node.ServiceFacts) { f.Process.Value.TracerPID = 9 }), refused: node.GuardOperatorIntent},
+		{name: "opkg runs, a member crashed", action: start, base: dead, change: upgrading("opkg"), refused: node.GuardUpgrade},
+		{name: "opkg runs, a member hangs", action: restartEtcd(), base: hung, change: upgrading("opkg"), refused: node.GuardUpgrade},
+		{name: "apk runs, a forwarder died", action: startFwd, base: deadFwd, change: upgrading("apk"), refused: node.GuardUpgrade},
+		{name: "dpkg runs, a forwarder hangs", action: restartForwarder(), base: mute, change: upgrading("dpkg"), refused: node.GuardUpgrade},
+		{name: "rpm runs, a service crashed", action: startGen, base: deadGen, change: upgrading("rpm"), refused: node.GuardUpgrade},
+		{name: "no package manager runs", action: startGen, base: deadGen, change: upgrading()},
+		{name: "dpkg ended 29 s ago, a service crashed", action: startGen, base: deadGen, tune: mem(func(m *node.Memory) { m.UpgradeSeen = sec(29) }), refused: node.GuardUpgrade},
 		{name: "a person paused the container", action: restartEtcd(), base: hung, change: unit(etcd, func(u *service.Status) { u.Job = "pause" }), refused: node.GuardOperatorJob},
 		{name: "a person restarted the forwarder 10 s ago", action: restartForwarder(), base: mute, tune: svc(fwd, func(m *node.ServiceMemory) { m.JobEnded = sec(10) }), refused: node.GuardOperatorJob},
 		{name: "a switchover is due", action: restartForwarder(), base: mute, change: nodetest.WithCluster(func(c *node.Cluster) { c.Switchover = &node.Switchover{From: "pg1"} })},

@@ -43,6 +43,7 @@ const (
 	EtcdVersionSkew    Code = "ETCD_VERSION_SKEW"    // members of different minor versions
 	EtcdWrongCluster   Code = "ETCD_WRONG_CLUSTER"   // S20: who answers is not the member that it was
 	EtcdRemoved        Code = "ETCD_REMOVED"         // F56: the other members do not list the member of this machine any more
+	EtcdLeaderFar      Code = "ETCD_LEADER_FAR"      // F44: the raft leader is far from a majority of the members
 	ForwarderDead      Code = "FORWARDER_DEAD"       // F71, F74: nothing listens where the forwarder should
 	ForwarderHung      Code = "FORWARDER_HUNG"       // F72: it takes connections and carries nothing
 	ForwarderBroken    Code = "FORWARDER_BACKEND"    // F73: what is behind the forwarder does not answer
@@ -62,6 +63,7 @@ func Codes() []Code {
 		DCSKeyInvalid, ScopeUnknown, MemberUnknown, Paused, HealFailed, Storm, Flapping, UpgradeRunning, ActingHeld,
 		AgentDegraded, AgentConfigBroken, AgentAssertion, AgentCrashLoop, EtcdCrashed, EtcdHung, EtcdQuorumLost,
 		EtcdRedundancyLost, EtcdNoSpace, EtcdCorrupt, EtcdQuotaNear, EtcdVersionSkew, EtcdWrongCluster, EtcdRemoved,
+		EtcdLeaderFar,
 		ForwarderDead, ForwarderHung, ForwarderBroken, ServiceCrashed, ServiceStopped, ServiceCrashing, ServiceFails, ManagerUnavailable,
 		ManagerForbids,
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"strings"
+	"time"
 
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
@@ -65,6 +66,7 @@ type ServiceFacts struct {
 	Service string                 `json:"service"`
 	Unit    Fact[service.Status]   `json:"unit"`
 	Limits  Fact[string]           `json:"limits,omitzero"`  // what its manager does not let this agent do, "" if nothing
+	Polled  time.Duration          `json:"polled,omitempty"` // how often its manager is looked at for changes, 0: it tells of them
 	Process Fact[probe.Process]    `json:"process,omitzero"` // where this machine's process table shows it
 	Member  Fact[probe.EtcdMember] `json:"member,omitzero"`  // kind etcd: the member on this machine
 	Others  []Peer                 `json:"others,omitempty"` // kind etcd: the other members

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
@@ -23,6 +24,20 @@ type Snapshot struct {
 	Patroni []PatroniFacts `json:"patroni,omitempty"` // one per patroni service of this machine, in configuration order
 	// Services has one entry per service of another kind, in configuration order.
 	Services []ServiceFacts `json:"services,omitempty"`
+	// Machine is what else runs on this machine; where a Patroni is, its facts have it.
+	Machine Fact[probe.Machine] `json:"machine,omitzero"`
+}
+
+// Upgrades returns the package managers at work on this machine, as far as is known, sorted, each once.
+func (s *Snapshot) Upgrades() []string {
+	var out []string
+	for _, m := range append([]PatroniFacts{{Machine: s.Machine}}, s.Patroni...) {
+		if m.Machine.Known {
+			out = append(out, m.Machine.Value.Upgrades...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // Self is what the agent knows of its own fitness to decide.
@@ -41,6 +56,7 @@ type Self struct {
 type PatroniFacts struct {
 	Service  string                  `json:"service"`
 	Unit     Fact[service.Status]    `json:"unit"`
+	Limits   Fact[string]            `json:"limits,omitzero"` // what its manager does not let this agent do, "" if nothing
 	Process  Fact[probe.Process]     `json:"process"`
 	Liveness Fact[probe.Liveness]    `json:"liveness"`
 	API      Fact[probe.PatroniAPI]  `json:"api"`

@@ -69,7 +69,8 @@ type Deps struct {
 	DCS      func(context.Context, Depth) node.DCS
 	Patroni  []Patroni
 	Services []Service
-	Wake     func() // called when a slow look has something new; must not block
+	Machine  probe.Prober[probe.Machine] // nil: not looked at, because the probes of a Patroni do
+	Wake     func()                      // called when a slow look has something new; must not block
 	Logger   *slog.Logger
 }
 
@@ -78,6 +79,7 @@ type Observer struct {
 	deps     Deps
 	services []*patroni
 	targets  []*target
+	machine  node.Fact[probe.Machine] // used by Observe alone
 }
 
 // New returns an Observer that has looked at nothing yet.
@@ -104,7 +106,13 @@ func (o *Observer) Observe(ctx context.Context, depth Depth) node.Snapshot {
 	for _, t := range o.targets {
 		wg.Go(func() { t.observe(ctx, depth, o.deps.Host.Now) })
 	}
+	wg.Go(func() {
+		if at := o.deps.Host.Now(); o.deps.Machine != nil && stale(o.machine, at, everyMachine[depth]) {
+			o.machine = look(ctx, o.machine, o.deps.Machine, unitTimeout, "process table", at)
+		}
+	})
 	wg.Wait()
+	s.Machine = o.machine
 	s.Now, s.Wall = o.deps.Host.Now(), time.Now()
 	if id, err := o.deps.Host.BootID(); err == nil {
 		s.BootID = id

@@ -43,6 +43,7 @@ func (p *patroni) observe(ctx context.Context, depth Depth, now func() node.Inst
 	}
 	p.observeProcess(ctx, &f, now())
 	var wg sync.WaitGroup
+	wg.Go(func() { f.Limits = limits(ctx, f.Limits, p.Units, p.Spec.Unit, "service manager", now()) })
 	wg.Go(func() { p.observeAPI(ctx, &f, depth, now) })
 	wg.Go(func() {
 		at := now()

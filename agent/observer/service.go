@@ -44,6 +44,9 @@ type target struct {
 
 func newTarget(s Service) *target {
 	t := &target{Service: s, facts: node.ServiceFacts{Service: s.Spec.Service}}
+	if p, ok := s.Units.(service.Polled); ok {
+		t.facts.Polled = p.Every()
+	}
 	for _, url := range s.PeerURLs {
 		t.facts.Others = append(t.facts.Others, node.Peer{URL: url})
 	}
@@ -103,20 +106,25 @@ func (t *target) observeUnit(ctx context.Context, f *node.ServiceFacts, due bool
 		cancel()
 		f.Process = update(f.Process, v, err, "process table", at)
 	}
-	limited, ok := t.Units.(service.Limited)
-	if at := now(); ok && stale(f.Limits, at, everyLimits) {
-		c, cancel := context.WithTimeout(ctx, unitTimeout)
-		err := limited.Limits(c, t.Spec.Unit)
-		cancel()
-		switch {
-		case err == nil:
-			f.Limits = node.Seen("", t.Spec.Manager, at)
-		case errors.Is(err, service.ErrPermission):
-			f.Limits = node.Seen(err.Error(), t.Spec.Manager, at)
-		default:
-			f.Limits = node.Unseen[string](t.Spec.Manager, err.Error(), at)
-		}
+	f.Limits = limits(ctx, f.Limits, t.Units, t.Spec.Unit, t.Spec.Manager, now())
+}
+
+// limits asks now and then what a manager would refuse.
+func limits(ctx context.Context, old node.Fact[string], m service.Manager, unit, source string, at node.Instant) node.Fact[string] {
+	limited, ok := m.(service.Limited)
+	if !ok || !stale(old, at, everyLimits) {
+		return old
 	}
+	c, cancel := context.WithTimeout(ctx, unitTimeout)
+	defer cancel()
+	err := limited.Limits(c, unit)
+	switch {
+	case err == nil:
+		return node.Seen("", source, at)
+	case errors.Is(err, service.ErrPermission):
+		return node.Seen(err.Error(), source, at)
+	}
+	return node.Unseen[string](source, err.Error(), at)
 }
 
 // observeEtcd asks the member of this machine and the others. While the one here does not answer, the others are also asked

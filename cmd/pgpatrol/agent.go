@@ -68,7 +68,7 @@ func runAgent(ctx context.Context, e *env, path string, log *slog.Logger) error 
 			Manager: func(name, dockerHost string, log *slog.Logger) (service.Manager, error) {
 				return builtin.Manager(name, builtin.ManagerConfig{DockerHost: dockerHost, Logger: log})
 			},
-			Patroni: builtin.Patroni, Etcd: builtin.Etcd, Forwarder: builtin.Forwarder, Check: builtin.Check, Process: builtin.Process,
+			Patroni: builtin.Patroni, Etcd: builtin.Etcd, Forwarder: builtin.Forwarder, Check: builtin.Check, Process: builtin.Process, Machine: builtin.Machine, Detect: builtin.Detect,
 		},
 	})
 	if problems, ok := errors.AsType[config.Problems](err); ok {

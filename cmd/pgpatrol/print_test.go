@@ -89,6 +89,38 @@ func sick() api.Status {
 	return s
 }
 
+// served is a machine with a service of every kind, under managers that it has and has not, and that refuse something.
+func served() api.Status {
+	s := healthy()
+	at := s.Snapshot.Now
+	member := func(id string, took time.Duration) probe.EtcdMember {
+		return probe.EtcdMember{
+			Outcome: probe.OutcomeAnswered, Took: took, Health: probe.OutcomeAnswered, Healthy: true, ClusterID: "c1", MemberID: id, LeaderID: "a3", Version: "3.5.16",
+		}
+	}
+	unit := func(name string) node.Fact[service.Status] {
+		return node.Seen(service.Status{Unit: name, State: service.StateRunning, MainPID: 4711}, "manager", at)
+	}
+	hop := node.Seen(probe.Hop{Outcome: probe.OutcomeAnswered}, "etcd", at)
+	s.Managers = []api.Manager{
+		{Name: "docker", Found: true, Evidence: "Docker's socket is there (/var/run/docker.sock)"},
+		{Name: "launchd", Evidence: "nothing speaks for launchd; process 1 is systemd; there is systemd (process 1 is systemd)"},
+	}
+	s.Snapshot.Patroni[0].Limits = node.Seen("start, kill of \"patroni.service\": permission denied by the service manager", "systemd", at)
+	s.Snapshot.Services = []node.ServiceFacts{
+		{
+			Service: "etcd", Unit: unit("etcd-nas"), Limits: node.Seen("", "docker", at), Member: node.Seen(member("a1", 400*time.Microsecond), "etcd", at),
+			Others: []node.Peer{{URL: "http://two:2379", Member: node.Seen(member("a2", 3*time.Millisecond), "etcd", at)}, {URL: "http://three:2379", Member: node.Seen(member("a3", 71*time.Millisecond), "etcd", at)}},
+		},
+		{
+			Service: "socat", Unit: unit("gui/501/com.example.socat"), Limits: node.Seen("kickstart: permission denied by the service manager", "launchd", at),
+			Polled: 5 * time.Second, Through: hop, Past: hop,
+		},
+		{Service: "pooler", Unit: unit("pooler"), Limits: node.Unseen[string]("openrc", "no answer", at), Check: node.Seen(probe.Check{OK: true}, "check", at)},
+	}
+	return s
+}
+
 func journalRecords() []api.Record {
 	wall := time.Date(2026, 4, 8, 12, 0, 0, 0, time.Local)
 	f := sick().Plan.Findings
@@ -117,6 +149,7 @@ func outputs() map[string]func(p *printer) {
 			printStatus(p, api.Status{Version: "1", Node: "n", Scope: "s", Snapshot: &node.Snapshot{Patroni: make([]node.PatroniFacts, 1)}})
 		},
 		"status-held":    func(p *printer) { printStatus(p, held()) },
+		"status-served":  func(p *printer) { printStatus(p, served()) },
 		"history-orders": func(p *printer) { printHistory(p, orderRecords()) },
 		"plan-healthy":   plan(healthy()),
 		"plan-sick":      plan(sick()),

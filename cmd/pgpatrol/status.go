@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -76,6 +77,13 @@ func printStatus(p *printer, s api.Status) {
 	field(p, "Policy", "adjust %s, revive %s, disrupt %s, expedite %s", s.Policy.Adjust, s.Policy.Revive, s.Policy.Disrupt, s.Policy.Expedite)
 	if s.ConfigProblem != "" {
 		field(p, "Config", "a newer file is not in force: %s", s.ConfigProblem)
+	}
+	for _, m := range s.Managers {
+		words := "is here"
+		if !m.Found {
+			words = "does not seem to be here"
+		}
+		field(p, "Manager", "%s %s: %s", m.Name, words, m.Evidence)
 	}
 	if s.Snapshot != nil {
 		printOrders(p, *s.Snapshot)
@@ -171,7 +179,18 @@ func printPatroni(p *printer, now node.Instant, f node.PatroniFacts) {
 			pg = "PostgreSQL does not run"
 		}
 	}
-	field(p, "Service", "%s: %s; %s; %s", f.Service, unit, live, pg)
+	field(p, "Service", "%s", strings.Join(append([]string{fmt.Sprintf("%s: %s; %s; %s", f.Service, unit, live, pg)}, limitWords(f.Limits)...), "; "))
+}
+
+// limitWords says what a manager would refuse, or that this cannot be found out; nothing if it would refuse nothing.
+func limitWords(l node.Fact[string]) []string {
+	switch {
+	case l.Known && l.Value != "":
+		return []string{"not allowed: " + l.Value}
+	case !l.Known && l.Why != "":
+		return []string{"what is allowed is unknown: " + l.Why}
+	}
+	return nil
 }
 
 func unitWords(f node.Fact[service.Status]) string {
@@ -198,8 +217,9 @@ func printService(p *printer, now node.Instant, f node.ServiceFacts) {
 	case f.Check.Source != "":
 		words = append(words, fmt.Sprintf("its check passed: %t, %s ago", f.Check.Value.OK, age(now, f.Check.At)))
 	}
-	if l := f.Limits; l.Known && l.Value != "" {
-		words = append(words, "not allowed: "+l.Value)
+	words = append(words, limitWords(f.Limits)...)
+	if f.Polled > 0 {
+		words = append(words, fmt.Sprintf("its manager tells of no changes and is looked at every %s", span(f.Polled)))
 	}
 	field(p, "Service", "%s: %s", f.Service, strings.Join(words, "; "))
 	if len(f.Others) == 0 {
@@ -224,7 +244,8 @@ func memberWords(now node.Instant, f node.Fact[probe.EtcdMember]) string {
 	if !m.Healthy {
 		health = "not healthy (" + or(m.Reason, string(m.Health)) + ")"
 	}
-	return fmt.Sprintf("%s, version %s, %s/%s, leader %s, %s ago", health, or(m.Version, "?"), m.ClusterID, m.MemberID, or(m.LeaderID, "none"), age(now, f.At))
+	return fmt.Sprintf("%s, version %s, %s/%s, leader %s, answers in %s, %s ago", health, or(m.Version, "?"), m.ClusterID, m.MemberID,
+		or(m.LeaderID, "none"), m.Took.Round(100*time.Microsecond), age(now, f.At))
 }
 
 func outcomeWords(now node.Instant, f node.Fact[probe.Hop]) string {

@@ -58,6 +58,15 @@ func Process() (func(ctx context.Context, pid int) (probe.Process, error), error
 	return processes(table), nil
 }
 
+// Machine returns the way to see what runs on this machine besides its services.
+func Machine() (probe.Prober[probe.Machine], error) {
+	table, err := process.NewTable(process.TableConfig{})
+	if err != nil {
+		return nil, err
+	}
+	return process.NewMachine(process.MachineConfig{}, process.MachineDeps{Table: table})
+}
+
 func processes(table *process.Table) func(ctx context.Context, pid int) (probe.Process, error) {
 	return func(ctx context.Context, pid int) (probe.Process, error) {
 		p, err := process.New(process.Config{}, process.Deps{Table: table, PID: func(context.Context) (int, error) { return pid, nil }})

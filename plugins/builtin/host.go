@@ -32,7 +32,7 @@ func (*Host) Now() node.Instant {
 }
 
 // BootID names this start of the machine, or of the container that the agent lives in.
-func (h *Host) BootID() (string, error) { return h.table.BootID() }
+func (h *Host) BootID() (string, error) { return bootID(h.table) }
 
 // Uptime returns for how long the machine, or the container, has run.
-func (h *Host) Uptime() (time.Duration, error) { return h.table.Uptime() }
+func (h *Host) Uptime() (time.Duration, error) { return uptime(h.table) }

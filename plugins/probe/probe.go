@@ -9,7 +9,10 @@
 // [Endpoint] for questions over the network.
 package probe
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Prober looks once and returns what it saw.
 //
@@ -196,22 +199,24 @@ type LogMark struct {
 // EtcdMember is what one member of etcd says of itself: by gRPC (Status) and by HTTP (/health), never by a mere connect
 // (FAULTS.md L25, L26). Identifiers are in hexadecimal, as etcdctl prints them.
 type EtcdMember struct {
-	Outcome   Outcome  `json:"outcome"`          // of the gRPC request
-	Detail    string   `json:"detail,omitempty"` // redacted text of its failure or refusal, or of /health's failure
-	Health    Outcome  `json:"health"`           // of GET /health
-	Healthy   bool     `json:"healthy"`          // /health said true: it has a leader, and no alarm
-	Reason    string   `json:"reason,omitempty"` // what /health said instead, e.g. RAFT NO LEADER, ALARM NOSPACE; 3.4 may not say
-	ClusterID string   `json:"cluster_id,omitempty"`
-	MemberID  string   `json:"member_id,omitempty"`
-	LeaderID  string   `json:"leader_id,omitempty"` // empty: it has none
-	RaftTerm  uint64   `json:"raft_term,omitempty"`
-	RaftIndex uint64   `json:"raft_index,omitempty"`
-	Version   string   `json:"version,omitempty"`
-	DBSize    int64    `json:"db_size,omitempty"` // bytes on disk
-	DBInUse   int64    `json:"db_in_use,omitempty"`
-	DBQuota   int64    `json:"db_quota,omitempty"` // 0: the member does not say (before 3.6)
-	Learner   bool     `json:"learner,omitempty"`
-	Alarms    []string `json:"alarms,omitempty"` // NOSPACE, CORRUPT
+	Outcome Outcome `json:"outcome"` // of the gRPC request
+	// Took is how long an answer to the gRPC request took, from the connect on: two round trips and next to nothing besides.
+	Took      time.Duration `json:"took,omitempty"`
+	Detail    string        `json:"detail,omitempty"` // redacted text of its failure or refusal, or of /health's failure
+	Health    Outcome       `json:"health"`           // of GET /health
+	Healthy   bool          `json:"healthy"`          // /health said true: it has a leader, and no alarm
+	Reason    string        `json:"reason,omitempty"` // what /health said instead, e.g. RAFT NO LEADER, ALARM NOSPACE; 3.4 may not say
+	ClusterID string        `json:"cluster_id,omitempty"`
+	MemberID  string        `json:"member_id,omitempty"`
+	LeaderID  string        `json:"leader_id,omitempty"` // empty: it has none
+	RaftTerm  uint64        `json:"raft_term,omitempty"`
+	RaftIndex uint64        `json:"raft_index,omitempty"`
+	Version   string        `json:"version,omitempty"`
+	DBSize    int64         `json:"db_size,omitempty"` // bytes on disk
+	DBInUse   int64         `json:"db_in_use,omitempty"`
+	DBQuota   int64         `json:"db_quota,omitempty"` // 0: the member does not say (before 3.6)
+	Learner   bool          `json:"learner,omitempty"`
+	Alarms    []string      `json:"alarms,omitempty"` // NOSPACE, CORRUPT
 	// Members are the members of its cluster, learners too, by their MemberID; empty: it was not asked, or does not say. They
 	// are asked for by [EtcdMembers].
 	Members []string `json:"members,omitempty"`

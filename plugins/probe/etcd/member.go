@@ -64,7 +64,11 @@ func (m *Member) Probe(ctx context.Context) (probe.EtcdMember, error) {
 	var healthErr error
 	var wg sync.WaitGroup
 	wg.Go(func() { health, healthErr = askHealth(ctx, m.http) })
+	began := time.Now()
 	seen, err := askStatus(ctx, m.grpc)
+	if seen.Outcome == probe.OutcomeAnswered {
+		seen.Took = time.Since(began)
+	}
 	wg.Wait()
 	if err := errors.Join(err, healthErr); err != nil {
 		return probe.EtcdMember{}, err

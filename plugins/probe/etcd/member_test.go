@@ -175,6 +175,10 @@ func TestMember(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 			got, err := member(t, c.addr).Probe(t.Context())
+			if answered := got.Outcome == probe.OutcomeAnswered; (got.Took > 0) != answered {
+				t.Errorf("took %s", got.Took)
+			}
+			got.Took = 0
 			if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
 				t.Error(err, diff)
 			}
@@ -203,6 +207,7 @@ func TestMember_TLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := m.Probe(t.Context())
+	got.Took = 0
 	if diff := cmp.Diff(healthy(), got); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
