@@ -32,8 +32,8 @@ import (
 
 // Plugins makes what a configuration names. Its methods may be called again after a reload.
 type Plugins struct {
-	// Manager makes what runs services, by its name in the configuration; dockerHost may be empty.
-	Manager   func(name, dockerHost string, log *slog.Logger) (service.Manager, error)
+	// Manager makes what runs services, by its name in the configuration.
+	Manager   func(name string, c ManagerConfig) (service.Manager, error)
 	Patroni   func(probe.PatroniTarget) (probe.PatroniProbes, error)
 	Etcd      func(probe.EtcdTarget) (probe.EtcdProbes, error)
 	Forwarder func(probe.ForwarderTarget) (probe.ForwarderProbes, error)
@@ -42,6 +42,14 @@ type Plugins struct {
 	Machine   func() (probe.Prober[probe.Machine], error)
 	// Detect says whether this machine has a manager of that name, and from what that follows.
 	Detect func(manager string) (ok bool, evidence string)
+}
+
+// ManagerConfig is what the configuration says of where managers are reached.
+type ManagerConfig struct {
+	DockerHost   string // empty: looked for
+	IncusSocket  string
+	IncusProject string
+	Logger       *slog.Logger
 }
 
 // Options are what a daemon is started with.

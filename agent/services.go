@@ -22,14 +22,14 @@ import (
 // hosts are the service managers of one generation, each made once, with the units that are looked after under it.
 type hosts struct {
 	a        *Agent
-	docker   string
+	config   ManagerConfig
 	managers map[string]service.Manager
 	units    map[string][]string
 	seen     []api.Manager // in the order of the configuration
 }
 
 func newHosts(a *Agent, cfg config.Config) *hosts {
-	return &hosts{a: a, docker: cfg.Docker.Host, managers: map[string]service.Manager{}, units: map[string][]string{}}
+	return &hosts{a: a, config: ManagerConfig{DockerHost: cfg.Docker.Host, IncusSocket: cfg.Incus.Socket, IncusProject: cfg.Incus.Project}, managers: map[string]service.Manager{}, units: map[string][]string{}}
 }
 
 // of returns the manager of a service.
@@ -38,7 +38,9 @@ func (h *hosts) of(name, unit string) (service.Manager, error) {
 	if m := h.managers[name]; m != nil {
 		return m, nil
 	}
-	m, err := h.a.o.Plugins.Manager(name, h.docker, h.a.log(name))
+	c := h.config
+	c.Logger = h.a.log(name)
+	m, err := h.a.o.Plugins.Manager(name, c)
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +52,13 @@ func (h *hosts) of(name, unit string) (service.Manager, error) {
 // look says whether this machine has a manager that the configuration names, and from what that follows. One that was found by
 // nothing is used all the same: the configuration is a person's word, and a mark may be missing.
 func (h *hosts) look(name string) api.Manager {
-	m := api.Manager{Name: name, Found: true, Evidence: "docker.host names it: " + h.docker}
-	if name != "docker" || h.docker == "" {
+	m := api.Manager{Name: name}
+	switch {
+	case name == "docker" && h.config.DockerHost != "":
+		m.Found, m.Evidence = true, "docker.host names it: "+h.config.DockerHost
+	case name == "incus" && h.config.IncusSocket != config.Default().Incus.Socket:
+		m.Found, m.Evidence = true, "incus.socket names it: "+h.config.IncusSocket
+	default:
 		m.Found, m.Evidence = h.a.o.Plugins.Detect(name)
 	}
 	level := slog.LevelInfo
@@ -122,7 +129,7 @@ func (g *generation) buildService(s config.Service, spec node.ServiceSpec, acces
 	}
 	out := observer.Service{Spec: spec, Units: m}
 	switch spec.Manager {
-	case "systemd", "openrc", "procd": // the process table of this machine has their processes
+	case "systemd", "openrc", "procd", "incus": // the process table of this machine has their processes
 		if out.Process, err = g.a.o.Plugins.Process(); err != nil {
 			return observer.Service{}, err
 		}

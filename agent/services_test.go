@@ -74,8 +74,8 @@ func plug(t *testing.T, text string) *plugged {
 	p.Agent, err = New(Options{
 		ConfigPath: path, Version: "test", Host: stillHost{}, Logger: slog.New(slog.NewTextHandler(&p.log, nil)),
 		Plugins: Plugins{
-			Manager: func(name, dockerHost string, _ *slog.Logger) (service.Manager, error) {
-				p.made = append(p.made, strings.TrimSpace(name+" "+map[bool]string{true: dockerHost}[name == "docker"]))
+			Manager: func(name string, c ManagerConfig) (service.Manager, error) {
+				p.made = append(p.made, strings.TrimSpace(name+" "+map[bool]string{true: c.DockerHost}[name == "docker"]))
 				switch name {
 				case "launchd":
 					return polled{p.fake}, nil
@@ -236,7 +236,7 @@ func TestServices_ManagerWakes(t *testing.T) {
 func TestServices_OneCannotBeSetUp(t *testing.T) {
 	for name, spoil := range map[string]func(*Plugins){
 		"manager": func(p *Plugins) {
-			p.Manager = func(string, string, *slog.Logger) (service.Manager, error) { return nil, errors.ErrUnsupported }
+			p.Manager = func(string, ManagerConfig) (service.Manager, error) { return nil, errors.ErrUnsupported }
 		},
 		"etcd": func(p *Plugins) {
 			p.Etcd = func(probe.EtcdTarget) (probe.EtcdProbes, error) { return probe.EtcdProbes{}, errors.ErrUnsupported }

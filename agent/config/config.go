@@ -31,12 +31,19 @@ type Config struct {
 	API      API       `yaml:"api"`
 	Policy   Policy    `yaml:"policy"`
 	Docker   Docker    `yaml:"docker"`
+	Incus    Incus     `yaml:"incus"`
 	Services []Service `yaml:"services"` // may be empty: the agent then only watches the cluster
 }
 
 // Docker says where the Docker engine is asked that runs services of this machine.
 type Docker struct {
 	Host string `yaml:"host"` // unix:///path/of/socket or http://host:port of a filtering proxy; empty: looked for
+}
+
+// Incus says where the Incus daemon is asked that runs services of this machine.
+type Incus struct {
+	Socket  string `yaml:"socket"`  // its unix socket
+	Project string `yaml:"project"` // project of the instances
 }
 
 // Etcd says how Patroni's keys are reached.
@@ -103,6 +110,7 @@ type Manager struct {
 	OpenRC  string `yaml:"openrc"`  // name of the service
 	Launchd string `yaml:"launchd"` // domain and label, such as system/com.example.socat or gui/501/com.example.socat
 	Procd   string `yaml:"procd"`   // name of the service
+	Incus   string `yaml:"incus"`   // name of the instance
 }
 
 // Of returns the manager's name and what it calls the service, "" if none is set.
@@ -118,7 +126,7 @@ func (m Manager) Of() (manager, unit string) {
 type managed struct{ name, unit string }
 
 func (m Manager) all() []managed {
-	return []managed{{"systemd", m.Systemd}, {"docker", m.Docker}, {"openrc", m.OpenRC}, {"launchd", m.Launchd}, {"procd", m.Procd}}
+	return []managed{{"systemd", m.Systemd}, {"docker", m.Docker}, {"openrc", m.OpenRC}, {"launchd", m.Launchd}, {"procd", m.Procd}, {"incus", m.Incus}}
 }
 
 // Default returns the configuration that a file is decoded over. It is not valid by itself: node, scope and the etcd
@@ -128,6 +136,7 @@ func Default() Config {
 		StateDir: "/var/lib/pgpatrol",
 		Etcd:     Etcd{Namespace: "/service"}, // Patroni's own default
 		API:      API{Socket: "/run/pgpatrol/pgpatrol.sock"},
+		Incus:    Incus{Socket: "/var/lib/incus/unix.socket", Project: "default"},
 		Policy:   Policy(node.DefaultPolicy()),
 	}
 }

@@ -180,7 +180,7 @@ func TestParse_Problems(t *testing.T) {
 			"4:10: policy.destroy: unknown key; supported here: adjust, revive, disrupt, expedite, findings",
 		}},
 		{"key with control characters", least + `"a\x1b[31m": 1` + "\n", []string{
-			`4:1: "a\x1b[31m": unknown key; supported here: node, scope, state_dir, etcd, api, policy, docker, services`,
+			`4:1: "a\x1b[31m": unknown key; supported here: node, scope, state_dir, etcd, api, policy, docker, incus, services`,
 		}},
 		{"mode of a finding", least + "policy: {findings: {PATRONI_HUNG: aks}}\n", []string{
 			`4:35: policy.findings.PATRONI_HUNG: "aks" is not a mode; allowed: off, observe, ask, auto`,
@@ -280,6 +280,17 @@ services:
 			"8:18: services[0].check.tcp: must be a host or address and a port, such as 127.0.0.1:6432",
 			"8:35: services[0].check.http: must be a URL without user or password, such as http://127.0.0.1:8404/health",
 			"8:70: services[0].check.command: must begin with the absolute path of a program; there is no shell",
+		}},
+		{"Incus", least + `incus: {socket: incus.sock, project: "a/b"}
+services:
+  - name: instance
+    kind: generic
+    check: {tcp: "127.0.0.1:1"}
+    manager: {incus: postgres_1}
+`, []string{
+			"4:17: incus.socket: must be an absolute path without '.', '..', '//' or a trailing '/'",
+			`4:38: incus.project: "a/b" must be 1 to 63 letters, digits, '_', '.' or '-', and begin with none of the last two`,
+			`9:22: services[0].manager.incus: "postgres_1" must be the name of an instance`,
 		}},
 		{"Patroni under another manager", least + strings.Replace(patroni, "systemd: patroni.service", "openrc: patroni", 1), []string{
 			"11:14: services[0].manager: a Patroni is looked after under systemd only",

@@ -131,6 +131,7 @@ func (c Config) validate(report func(path, message string)) {
 		s.validate(checker{report, fmt.Sprintf("services[%d].", i)})
 	}
 	c.validateDocker(k)
+	c.Incus.validate(checker{report, "incus."})
 	c.validateUnique(k)
 }
 
@@ -138,6 +139,13 @@ func (c Config) validateDocker(k checker) {
 	if h := c.Docker.Host; h != "" && !isDockerHost(h) {
 		k.bad("docker.host", "must be unix:///PATH of the engine's socket, or http://HOST:PORT of a proxy that filters its calls")
 	}
+}
+
+func (i Incus) validate(k checker) {
+	if k.need("socket", i.Socket, "the unix socket of the Incus daemon") {
+		k.path("socket", i.Socket)
+	}
+	k.name("project", i.Project, "the project of the instances")
 }
 
 func isDockerHost(s string) bool {
@@ -447,6 +455,7 @@ func (s Service) validateDSN(k checker) {
 var (
 	containerGrammar = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 	initGrammar      = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}$`)
+	instanceGrammar  = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 	launchdGrammar   = regexp.MustCompile(`^(system|(gui|user)/[0-9]{1,10})/[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 )
 
@@ -474,6 +483,7 @@ func (m Manager) validate(k, service checker, kind node.Kind) {
 		{"openrc", m.OpenRC, "the name of a service below /etc/init.d", initGrammar},
 		{"launchd", m.Launchd, "a domain and a label, such as system/com.example.socat or gui/501/com.example.socat", launchdGrammar},
 		{"procd", m.Procd, "the name of a service below /etc/init.d", initGrammar},
+		{"incus", m.Incus, "the name of an instance", instanceGrammar},
 	} {
 		if f.value != "" && !f.grammar.MatchString(f.value) {
 			k.bad(f.key, "%s must be %s", strconv.Quote(clip(f.value)), f.what)

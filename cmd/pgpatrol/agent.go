@@ -65,8 +65,8 @@ func runAgent(ctx context.Context, e *env, path string, log *slog.Logger) error 
 	a, err := agent.New(agent.Options{
 		ConfigPath: path, Version: programVersion(), Logger: log, Host: host,
 		Plugins: agent.Plugins{
-			Manager: func(name, dockerHost string, log *slog.Logger) (service.Manager, error) {
-				return builtin.Manager(name, builtin.ManagerConfig{DockerHost: dockerHost, Logger: log})
+			Manager: func(name string, c agent.ManagerConfig) (service.Manager, error) {
+				return builtin.Manager(name, builtin.ManagerConfig(c))
 			},
 			Patroni: builtin.Patroni, Etcd: builtin.Etcd, Forwarder: builtin.Forwarder, Check: builtin.Check, Process: builtin.Process, Machine: builtin.Machine, Detect: builtin.Detect,
 		},

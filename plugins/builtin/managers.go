@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 	"github.com/pgpatrol/pgpatrol/plugins/service/docker"
+	"github.com/pgpatrol/pgpatrol/plugins/service/incus"
 	"github.com/pgpatrol/pgpatrol/plugins/service/launchd"
 	"github.com/pgpatrol/pgpatrol/plugins/service/openrc"
 	"github.com/pgpatrol/pgpatrol/plugins/service/procd"
@@ -17,8 +18,10 @@ import (
 
 // ManagerConfig is what a manager of this machine's services has to be told.
 type ManagerConfig struct {
-	DockerHost string // unix:///path or http://host:port of a filtering proxy; empty: the socket is looked for
-	Logger     *slog.Logger
+	DockerHost   string // unix:///path or http://host:port of a filtering proxy; empty: the socket is looked for
+	IncusSocket  string
+	IncusProject string
+	Logger       *slog.Logger
 }
 
 // Manager returns the service manager of that name. It connects to nothing yet. The error wraps errors.ErrUnsupported for a
@@ -35,6 +38,8 @@ func Manager(name string, c ManagerConfig) (service.Manager, error) {
 		return launchd.New(launchd.Default(), launchd.Deps{Logger: c.Logger})
 	case "procd":
 		return procd.New(procd.Default(), procd.Deps{Logger: c.Logger})
+	case "incus":
+		return incus.New(incus.Config{Socket: c.IncusSocket, Project: c.IncusProject}, incus.Deps{Logger: c.Logger})
 	}
 	return nil, fmt.Errorf("set up service manager %q: %w", name, errors.ErrUnsupported)
 }

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/pgpatrol/pgpatrol/plugins/service/servicetest"
+	"github.com/pgpatrol/pgpatrol/test/lab/incus"
 )
 
 // manager is one column of the table.
@@ -36,11 +37,13 @@ var managers = []manager{
 	{"launchd", "a replay of it, which keeps state", "launchd", "TestReplay_Conformance", here{}, nil},
 	{"procd", "a replay of it, which keeps state", "procd", "TestReplay_Conformance", here{}, nil},
 	{"docker", "real, behind a proxy that refuses undocumented calls", "docker", "TestE2E_Conformance", here{engineHere}, []string{"PGPATROL_E2E_DOCKER=" + engineSocket}},
+	{"incus", "real, in a container, behind a proxy that refuses undocumented calls", "incus", "TestE2E_Conformance", incusHost, []string{"PGPATROL_E2E_INCUS=" + incus.Socket}},
 }
 
 var (
-	systemd = container{node, "/lib/systemd/systemd", []string{"systemctl", "is-active", "multi-user.target"}}
-	openrc  = container{openrcImage, "/sbin/openrc-init", []string{"grep", "-q", "default", "/run/openrc/softlevel"}}
+	systemd   = container{node, "/lib/systemd/systemd", []string{"systemctl", "is-active", "multi-user.target"}, false}
+	openrc    = container{openrcImage, "/sbin/openrc-init", []string{"grep", "-q", "default", "/run/openrc/softlevel"}, false}
+	incusHost = container{incusImage, "/usr/local/sbin/incus-host", incus.Ready(), true}
 )
 
 func main() {

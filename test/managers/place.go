@@ -15,6 +15,7 @@ import (
 	"github.com/pgpatrol/pgpatrol/test/lab/binary"
 	"github.com/pgpatrol/pgpatrol/test/lab/docker"
 	"github.com/pgpatrol/pgpatrol/test/lab/image"
+	"github.com/pgpatrol/pgpatrol/test/lab/incus"
 )
 
 // place is where a test program runs.
@@ -91,6 +92,7 @@ type container struct {
 	image func(context.Context) (string, error) // returns the image's tag, and builds it where it is not there
 	init  string                                // its first process
 	ready []string                              // a command in it that succeeds once the init system is there
+	incus bool                                  // it runs instances of its own
 }
 
 // node is the lab's image, with systemd.
@@ -101,6 +103,11 @@ func node(ctx context.Context) (string, error) {
 // openrcImage is the lab's image of a machine that OpenRC runs.
 func openrcImage(ctx context.Context) (string, error) {
 	return image.EnsureOpenRC(ctx, docker.Client{}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+}
+
+// incusImage is the lab's image of a machine that runs Incus.
+func incusImage(ctx context.Context) (string, error) {
+	return image.EnsureIncus(ctx, docker.Client{}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 }
 
 func (c container) absent(ctx context.Context) string {
@@ -142,21 +149,31 @@ func (c container) run(ctx context.Context, program string, env, args []string) 
 	return []byte(out), err
 }
 
+// options are those of the container on an engine of which info says what it is.
+func (c container) options(info string) []string {
+	apparmor := strings.Contains(info, "name=apparmor")
+	if c.incus {
+		return incus.Options(apparmor)
+	}
+	out := []string{
+		"--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined",
+		"--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp", "-e", "container=docker",
+	}
+	if apparmor {
+		out = append(out, "--security-opt", "apparmor=unconfined")
+	}
+	return out
+}
+
 // start starts the container and waits until its init system is there.
 func (c container) start(ctx context.Context, d docker.Client, name, tag string) error {
 	info, err := d.Output(ctx, "info", "--format", "{{.CgroupVersion}} {{.SecurityOptions}}")
 	if err != nil {
 		return err
 	}
-	args := []string{
-		"run", "-d", "--name", name, "--network", "none", "--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined",
-		"--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp", "-e", "container=docker",
-	}
-	if strings.Contains(info, "name=apparmor") {
-		args = append(args, "--security-opt", "apparmor=unconfined")
-	}
-	// As in the lab: on version 2 the engine mounts the control groups read-only, and an init system wants to write there.
-	if strings.HasPrefix(info, "2") {
+	args := append([]string{"run", "-d", "--name", name, "--network", "none"}, c.options(info)...)
+	if strings.HasPrefix(info, "2") && !c.incus {
+		// As in the lab: on version 2 the engine mounts the control groups read-only, and an init system wants to write there.
 		args = append(args, "--cgroupns", "private", tag, "sh", "-c", "mount -o remount,rw /sys/fs/cgroup && exec "+c.init)
 	} else {
 		args = append(args, tag, c.init)

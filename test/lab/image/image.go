@@ -1,5 +1,5 @@
 // Package image builds the lab's container images and says under which names they are found: the node, for everything of
-// the stack, and a machine that OpenRC runs.
+// the stack, a machine that OpenRC runs, and a machine that runs Incus.
 //
 // The tag is a hash of the recipe, so an image is built once and any change to the recipe makes a new one. The
 // package never removes an image. Where no registry can be reached it makes the base itself with mmdebstrap.
@@ -27,6 +27,9 @@ var node string
 //go:embed Dockerfile.openrc
 var openrc string
 
+//go:embed Dockerfile.incus
+var incus string
+
 const base = "debian:trixie-slim"
 
 // Tag returns the name under which the node's image is stored.
@@ -45,6 +48,11 @@ func Ensure(ctx context.Context, d docker.Client, log *slog.Logger) (string, err
 // EnsureOpenRC does the same for the machine that OpenRC runs.
 func EnsureOpenRC(ctx context.Context, d docker.Client, log *slog.Logger) (string, error) {
 	return ensure(ctx, d, log, "openrc", openrc)
+}
+
+// EnsureIncus does the same for the machine that runs Incus.
+func EnsureIncus(ctx context.Context, d docker.Client, log *slog.Logger) (string, error) {
+	return ensure(ctx, d, log, "incus", incus)
 }
 
 func ensure(ctx context.Context, d docker.Client, log *slog.Logger, name, recipe string) (string, error) {
