@@ -148,7 +148,7 @@ func (g *generation) buildService(s config.Service, spec node.ServiceSpec, acces
 			target.TLS = etcdTLS
 		}
 		out.Forwarder, err = g.a.o.Plugins.Forwarder(target)
-	case node.KindGeneric, node.KindPatroni:
+	case node.KindGeneric, node.KindMachine, node.KindPatroni:
 		out.Check, err = g.a.o.Plugins.Check(probe.CheckTarget{TCP: s.Check.TCP, HTTP: s.Check.HTTP, Command: s.Check.Command})
 	}
 	return out, err

@@ -89,14 +89,15 @@ type Service struct {
 	Listen   string   `yaml:"listen"`   // kind forwarder: host:port on which it listens
 	To       string   `yaml:"to"`       // kind forwarder: host:port to which it forwards
 	Protocol string   `yaml:"protocol"` // kind forwarder: what it carries, of probe.Protocols
-	Check    Check    `yaml:"check"`    // kind generic
+	Behind   []string `yaml:"behind"`   // kind forwarder: names of the services here that its backend consists of, nearest first
+	Check    Check    `yaml:"check"`    // kinds generic and machine
 
 	Manager  Manager `yaml:"manager"`
 	Policy   Policy  `yaml:"policy"`
 	Password Secret  `yaml:"-"` // content of PasswordFile, read by Load
 }
 
-// Check says how a service of kind generic shows that it does what it is for. Exactly one field is set.
+// Check says how a service of kind generic or machine shows that it does what it is for. Exactly one field is set.
 type Check struct {
 	TCP     string   `yaml:"tcp"`     // host:port that takes a connection
 	HTTP    string   `yaml:"http"`    // URL that answers with a status below 400
@@ -149,7 +150,7 @@ func (c Config) Spec() node.Spec {
 		if s.Kind != string(node.KindPatroni) {
 			spec.Services = append(spec.Services, node.ServiceSpec{
 				Service: s.Name, Kind: node.Kind(s.Kind), Unit: unit, Manager: manager,
-				Policy: node.Policy(s.Policy.over(c.Policy)), Identity: s.Identity,
+				Policy: node.Policy(s.Policy.over(c.Policy)), Identity: s.Identity, Behind: s.Behind,
 			})
 			continue
 		}

@@ -235,7 +235,7 @@ func TestParse_Problems(t *testing.T) {
 			"3:48: etcd.password_file: must be an absolute path without '.', '..', '//' or a trailing '/'",
 		}},
 		{"kind of service that is not known", least + "services: [{name: vip, kind: keepalived}]\n", []string{
-			`4:30: services[0].kind: "keepalived" is not supported; supported: patroni, etcd, forwarder, generic`,
+			`4:30: services[0].kind: "keepalived" is not supported; supported: patroni, etcd, forwarder, generic, machine`,
 		}},
 		{"member of etcd", least + `services:
   - name: etcd
@@ -265,7 +265,7 @@ func TestParse_Problems(t *testing.T) {
 			"7:13: services[0].listen: must be a host or address and a port, such as 192.0.2.1:2379",
 			"8:9: services[0].to: must be a host or address and a port, such as 192.0.2.1:2379",
 			`9:15: services[0].protocol: "smtp" is not supported; supported: etcd, etcd-peer, http, postgres, tcp`,
-			"10:12: services[0].check: is for kind generic, not for forwarder",
+			"10:12: services[0].check: is for kind generic and machine, not for forwarder",
 			`11:24: services[0].manager.launchd: "com.example.socat" must be a domain and a label, such as system/com.example.socat or gui/501/com.example.socat`,
 		}},
 		{"generic", least + `docker: {host: tcp://192.0.2.1:2375}
@@ -292,11 +292,25 @@ services:
 			`4:38: incus.project: "a/b" must be 1 to 63 letters, digits, '_', '.' or '-', and begin with none of the last two`,
 			`9:22: services[0].manager.incus: "postgres_1" must be the name of an instance`,
 		}},
+		{"chain of a forwarder", least + `services:
+  - {name: forward, kind: forwarder, listen: "192.0.2.1:1", to: "127.0.0.1:1", protocol: tcp, behind: [vm, etcd, nobody, etcd, forward], manager: {systemd: f.service}}
+  - {name: etcd, kind: etcd, url: "http://127.0.0.1:2379", behind: [vm], manager: {docker: etcd}}
+  - {name: vm, kind: machine, check: {tcp: "127.0.0.1:2"}, manager: {launchd: gui/501/vm}}
+`, []string{
+			"5:104: services[0].behind[0]: is of kind machine, which everything else is in: it must be the last",
+			"5:114: services[0].behind[2]: \"nobody\" is not the name of a service in this file",
+			"5:122: services[0].behind[3]: is named twice",
+			"5:128: services[0].behind[4]: must be of kind etcd, generic or machine",
+			"6:68: services[1].behind: is for kind forwarder, not for etcd",
+		}},
+		{"machine that nobody needs", least + `services:
+  - {name: vm, kind: machine, check: {tcp: "127.0.0.1:2"}, manager: {launchd: gui/501/vm}}
+`, []string{"5:22: services[0].kind: machine is for the last service that a forwarder names in behind"}},
 		{"Patroni under another manager", least + strings.Replace(patroni, "systemd: patroni.service", "openrc: patroni", 1), []string{
 			"11:14: services[0].manager: a Patroni is looked after under systemd only",
 		}},
 		{"service without anything", least + "services: [{}]\n", []string{
-			"4:12: services[0].kind: is required: supported: patroni, etcd, forwarder, generic",
+			"4:12: services[0].kind: is required: supported: patroni, etcd, forwarder, generic, machine",
 			"4:12: services[0].manager: is required: what runs the service, such as {systemd: patroni.service} or {docker: etcd}",
 			"4:12: services[0].name: is required: what you call it",
 		}},

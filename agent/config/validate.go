@@ -133,6 +133,38 @@ func (c Config) validate(report func(path, message string)) {
 	c.validateDocker(k)
 	c.Incus.validate(checker{report, "incus."})
 	c.validateUnique(k)
+	c.validateChains(k)
+}
+
+// validateChains checks what is behind forwarders: services of this file, each once, and a machine only at the end. A machine
+// that is behind no forwarder would never be restarted, and somebody meant something by it.
+func (c Config) validateChains(k checker) {
+	kinds, last := map[string]node.Kind{}, map[string]bool{}
+	for _, s := range c.Services {
+		kinds[s.Name] = node.Kind(s.Kind)
+	}
+	for i, s := range c.Services {
+		for j, name := range s.Behind {
+			path := fmt.Sprintf("services[%d].behind[%d]", i, j)
+			end := j == len(s.Behind)-1
+			switch kind, known := kinds[name]; {
+			case !known:
+				k.bad(path, "%s is not the name of a service in this file", strconv.Quote(clip(name)))
+			case slices.Index(s.Behind, name) < j:
+				k.bad(path, "is named twice")
+			case kind == node.KindPatroni || kind == node.KindForwarder:
+				k.bad(path, "must be of kind %s, %s or %s", node.KindEtcd, node.KindGeneric, node.KindMachine)
+			case kind == node.KindMachine && !end:
+				k.bad(path, "is of kind %s, which everything else is in: it must be the last", node.KindMachine)
+			}
+			last[name] = last[name] || end
+		}
+	}
+	for i, s := range c.Services {
+		if s.Kind == string(node.KindMachine) && !last[s.Name] {
+			k.bad(fmt.Sprintf("services[%d].kind", i), "%s is for the last service that a forwarder names in behind", node.KindMachine)
+		}
+	}
 }
 
 func (c Config) validateDocker(k checker) {
@@ -296,7 +328,7 @@ func (s Service) validate(k checker) {
 		s.validateEtcd(k)
 	case node.KindForwarder:
 		s.validateForwarder(k)
-	case node.KindGeneric:
+	case node.KindGeneric, node.KindMachine:
 		s.Check.validate(checker{k.report, k.prefix + "check."}, k)
 	}
 	s.validateForeign(k)
@@ -408,7 +440,8 @@ func (s Service) validateForeign(k checker) {
 		{"listen", s.Listen != "", []node.Kind{node.KindForwarder}},
 		{"to", s.To != "", []node.Kind{node.KindForwarder}},
 		{"protocol", s.Protocol != "", []node.Kind{node.KindForwarder}},
-		{"check", s.Check.TCP != "" || s.Check.HTTP != "" || len(s.Check.Command) > 0, []node.Kind{node.KindGeneric}},
+		{"check", s.Check.TCP != "" || s.Check.HTTP != "" || len(s.Check.Command) > 0, []node.Kind{node.KindGeneric, node.KindMachine}},
+		{"behind", len(s.Behind) > 0, []node.Kind{node.KindForwarder}},
 	} {
 		if f.set && !slices.Contains(f.kinds, node.Kind(s.Kind)) {
 			k.bad(f.key, "is for kind %s, not for %s", strings.Join(texts(f.kinds), " and "), s.Kind)

@@ -63,7 +63,7 @@ func (t *target) backendDead(st node.Streak, refused bool) {
 	}
 	t.find(node.Finding{
 		Code: node.ForwarderBroken, Severity: node.Warn, Subject: t.spec.Service,
-		Text:     fmt.Sprintf("What is behind the forwarder has not answered for %s (%s): %s.", st.Held().Round(time.Second), t.f.Past.Value.Outcome, and),
+		Text:     fmt.Sprintf("What is behind the forwarder has not answered for %s (%s): %s.%s", st.Held().Round(time.Second), t.f.Past.Value.Outcome, and, t.hopWords()),
 		Advice:   "Heal what it forwards to.",
 		Evidence: t.hopEvidence(),
 	})

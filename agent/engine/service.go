@@ -55,6 +55,15 @@ func (t *target) forget() {
 }
 
 func (s *step) target(spec node.ServiceSpec) (*target, bool) {
+	t, ok := s.glance(spec)
+	if ok {
+		t.remember()
+	}
+	return t, ok
+}
+
+// glance returns a service without noting anything.
+func (s *step) glance(spec node.ServiceSpec) (*target, bool) {
 	for _, f := range s.in.Snapshot.Services {
 		if f.Service != spec.Service {
 			continue
@@ -62,7 +71,6 @@ func (s *step) target(spec node.ServiceSpec) (*target, bool) {
 		m := s.mem.Services[spec.Service]
 		t := &target{step: s, spec: spec, f: f, m: &m}
 		t.unit, t.unitKnown = f.Unit.Value, f.Unit.Fresh(s.now, FreshLocal)
-		t.remember()
 		return t, true
 	}
 	return nil, false
@@ -135,7 +143,7 @@ func (t *target) works() bool {
 		return t.f.Member.Fresh(t.now, FreshLocal) && t.f.Member.Value.Serves()
 	case node.KindForwarder:
 		return t.f.Through.Fresh(t.now, FreshLocal) && t.f.Through.Value.Outcome == answered
-	case node.KindGeneric, node.KindPatroni:
+	case node.KindGeneric, node.KindMachine, node.KindPatroni:
 	}
 	return t.f.Check.Fresh(t.now, FreshLocal) && t.f.Check.Value.OK
 }
@@ -211,7 +219,7 @@ func (t *target) crashCode() node.Code {
 		return node.EtcdCrashed
 	case node.KindForwarder:
 		return node.ForwarderDead
-	case node.KindGeneric, node.KindPatroni:
+	case node.KindGeneric, node.KindMachine, node.KindPatroni:
 	}
 	return node.ServiceCrashed
 }
@@ -230,7 +238,8 @@ func (t *target) crashing() {
 	})
 }
 
-// genericRules: a service of any kind runs, and its own check fails. What would help is not known, so nothing is done.
+// genericRules: a service of any kind runs, and its own check fails. What would help is not known, so nothing is done, but to
+// a machine that everything else behind a forwarder is in.
 func (t *target) genericRules() {
 	c := t.f.Check
 	st := t.streak("fails/"+t.spec.Service, t.running() && c.Fresh(t.now, FreshLocal) && !c.Value.OK, c.At)
@@ -244,8 +253,9 @@ func (t *target) genericRules() {
 	t.find(node.Finding{
 		Code: node.ServiceFails, Severity: node.Warn, Subject: t.spec.Service,
 		Text:     fmt.Sprintf("%s runs, and its check has failed %d times over %s (%s).", t.spec.Unit, st.Count, st.Held().Round(time.Second), orNone(c.Value.Detail)),
-		Evidence: []node.Evidence{t.unitEvidence(), node.Show("its check", c, "%s", c.Value.Outcome)},
+		Evidence: []node.Evidence{t.unitEvidence(), t.checkEvidence()},
 	})
+	t.lastHop(st)
 }
 
 func (t *target) propose(verb node.Verb, code node.Code, class node.Class, reason string) {
@@ -258,6 +268,9 @@ func (t *target) propose(verb node.Verb, code node.Code, class node.Class, reaso
 		Expect:   node.Expectation{NewInvocation: true, Works: t.canWork()},
 		Deadline: serviceDeadline, Settle: settleTime,
 	}
+	if t.spec.Kind == node.KindMachine {
+		a.Settle = machineSettle
+	}
 	a.ID = fmt.Sprintf("%s/%s/%s/%s", verb, t.spec.Service, code, shortID(t.unit.InvocationID))
 	t.actions = append(t.actions, a)
 }
@@ -269,6 +282,10 @@ func (t *target) canWork() bool { return t.spec.Kind != node.KindEtcd || t.quoru
 // serviceDeadline allows for a manager that gives a hung service its time to stop before it uses force: ten seconds is what
 // Docker does.
 const serviceDeadline = 30 * time.Second
+
+func (t *target) checkEvidence() node.Evidence {
+	return node.Show("its check", t.f.Check, "%s", t.f.Check.Value.Outcome)
+}
 
 func (t *target) unitEvidence() node.Evidence {
 	return node.Show(t.spec.Unit, t.f.Unit, "%s, %s, main process %d, run %s", t.unit.State, orNone(t.unit.Result), t.unit.MainPID, shortID(t.unit.InvocationID))

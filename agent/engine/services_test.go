@@ -277,8 +277,10 @@ func TestStep_ServiceWords(t *testing.T) {
 	}{
 		node.EtcdRedundancyLost: {[]nodetest.Change{nodetest.OtherSilent(0)}, "2 of 3 members of etcd work, as seen from here; not http://two:2379. 0 more may be lost"},
 		node.EtcdRemoved:        {[]nodetest.Change{nodetest.WithOther(1, func(m *node.Fact[probe.EtcdMember]) { m.Value.Members = []string{"m2", "m3"} })}, "http://three:2379 does not list the member of this machine (c1/m1)"},
-		node.EtcdLeaderFar: {[]nodetest.Change{nodetest.WithOther(0, func(m *node.Fact[probe.EtcdMember]) { m.Value.Took = 71 * time.Millisecond }),
-			nodetest.WithOther(1, func(m *node.Fact[probe.EtcdMember]) { m.Value.Took = 2 * time.Millisecond })}, "The raft leader is http://two:2379, which takes 71ms to answer from here, while 2 of 3 members are close together here."},
+		node.EtcdLeaderFar: {[]nodetest.Change{
+			nodetest.WithOther(0, func(m *node.Fact[probe.EtcdMember]) { m.Value.Took = 71 * time.Millisecond }),
+			nodetest.WithOther(1, func(m *node.Fact[probe.EtcdMember]) { m.Value.Took = 2 * time.Millisecond }),
+		}, "The raft leader is http://two:2379, which takes 71ms to answer from here, while 2 of 3 members are close together here."},
 		node.ForwarderBroken:  {[]nodetest.Change{nodetest.Through(probe.OutcomeRefused), nodetest.Past(probe.OutcomeRefused)}, "nothing listens on the forwarder's own address either"},
 		node.ServiceStopped:   {[]nodetest.Change{nodetest.Crashed(nodetest.Generic, "signal"), nodetest.UnitOf(nodetest.Generic, func(u *service.Status) { u.Masked = true })}, "proxy has failed (signal), and it is masked: nobody but a person may start it"},
 		node.EtcdWrongCluster: {[]nodetest.Change{nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Member.Value.ClusterID = "c2" })}, "Who answers there is c2/m1, and should be c1/m1."},

@@ -22,13 +22,13 @@ func WithoutDCS(kind node.Kind, verb node.Verb) (allowed bool, why string) {
 		return false, "a Patroni that is started without etcd waits for it before it looks at PostgreSQL, and can demote a primary that runs (FACTS.md §3.4)"
 	case kind == node.KindPatroni && verb == node.Restart:
 		return false, "a restart of Patroni stops PostgreSQL (FAULTS.md L3)"
-	case verb == node.StartFailed && (kind == node.KindEtcd || kind == node.KindForwarder || kind == node.KindGeneric):
+	case verb == node.StartFailed && (kind == node.KindEtcd || kind == node.KindForwarder || kind == node.KindGeneric || kind == node.KindMachine):
 		return true, "it crashed on this machine, and may be why etcd does not answer (FAULTS.md F40)"
 	case verb == node.Restart && kind == node.KindForwarder:
 		return true, "it carries nothing while it hangs, and may be why etcd does not answer (FAULTS.md F72)"
-	case verb == node.Restart && (kind == node.KindEtcd || kind == node.KindGeneric):
+	case verb == node.Restart && (kind == node.KindEtcd || kind == node.KindGeneric || kind == node.KindMachine):
 		return false, "it runs, and nobody can say what depends on it now (FAULTS.md S11)"
-	case kind != node.KindPatroni && kind != node.KindEtcd && kind != node.KindForwarder && kind != node.KindGeneric:
+	case !slices.Contains(node.Kinds(), kind):
 		return false, "what a service of kind " + nameOr(string(kind), "(none)") + " does without etcd is not known"
 	}
 	return false, "the verb is not known"
@@ -86,8 +86,12 @@ func redundancy(c *check) string {
 	if c.a.Class != node.ClassDisrupt || c.a.Fence {
 		return ""
 	}
-	if c.kind == node.KindEtcd {
+	switch c.kind {
+	case node.KindEtcd:
 		return c.etcdRedundancy()
+	case node.KindMachine:
+		return c.machineRedundancy()
+	case node.KindPatroni, node.KindForwarder, node.KindGeneric:
 	}
 	cl := c.cluster()
 	lead, _ := cl.Member(cl.LeaderName())

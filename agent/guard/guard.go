@@ -28,9 +28,10 @@ const (
 	reviveSpacing   = 60 * time.Second  // FAULTS.md S26: one per service and minute, three per hour
 	revivePerHour   = 3
 	disruptPerHour  = 1
-	nodePerHour     = 6 // of all services of this node together (DESIGN.md §5)
-	clusterPerHour  = 4 // of all nodes of the cluster together (FAULTS.md S26), one of them disrupting
-	breakerFailures = 2 // FAULTS.md S27
+	nodePerHour     = 6              // of all services of this node together (DESIGN.md §5)
+	clusterPerHour  = 4              // of all nodes of the cluster together (FAULTS.md S26), one of them disrupting
+	machineOnce     = 24 * time.Hour // FAULTS.md F77; attempts are remembered for as long
+	breakerFailures = 2              // FAULTS.md S27
 	breakerOpen     = time.Hour
 	// A kill must end, lease renewed, before the lease does: 4 s for Patroni's start (FACTS.md §3.5) and a margin; with
 	// PostgreSQL stopped along, 2 s more (FACTS.md §10) and a larger one.

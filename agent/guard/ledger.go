@@ -67,6 +67,10 @@ func budget(c *check) string {
 			disrupts++
 		}
 	}
+	if past := spent(c.past(machineOnce)); c.kind == node.KindMachine && len(past) > 0 {
+		return refuse("%s was healed %s ago; a machine is once in %s, because what needs it twice is not healed by it", c.a.Service,
+			c.now.Sub(past[len(past)-1].At).Round(time.Second), machineOnce)
+	}
 	switch {
 	case c.a.Class == node.ClassDisrupt && disrupts >= disruptPerHour:
 		return refuse("%d of %d disrupting actions per hour are spent", disrupts, disruptPerHour)

@@ -34,7 +34,7 @@ func (c *check) serviceFreshness() []string {
 	case node.KindForwarder:
 		need("what comes through the forwarder", c.facts.Through.Fresh(c.now, c.limit()))
 		need("what answers behind it", c.facts.Past.Fresh(c.now, c.limit()))
-	case node.KindGeneric, node.KindPatroni:
+	case node.KindGeneric, node.KindMachine, node.KindPatroni:
 		need("its check", c.facts.Check.Fresh(c.now, c.limit()))
 	}
 	return bad
@@ -97,6 +97,15 @@ func (c *check) etcdRedundancy() string {
 		return refuse("every other member must be healthy before one that runs is stopped: %s", strings.Join(sick, ", "))
 	case len(healthy) < 2 && !planted.On("guard/quorum-of-one"):
 		return refuse("%d other members of etcd are known; without this one there would be no quorum", len(healthy))
+	}
+	return ""
+}
+
+// machineRedundancy: a machine that is stopped takes everything in it along. What this file names of that is out of sight
+// already, or the restart would not be proposed; a Patroni of this machine is not named by any chain.
+func (c *check) machineRedundancy() string {
+	if len(c.in.Spec.Patroni) > 0 {
+		return refuse("a Patroni is looked after here too, and it is not known that it is not in %s", c.a.Service)
 	}
 	return ""
 }

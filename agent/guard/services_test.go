@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,6 +42,12 @@ func restartEtcd() node.Action {
 
 func restartForwarder() node.Action {
 	return serviceAction(node.Restart, node.KindForwarder, nodetest.Forwarder, node.ForwarderHung)
+}
+
+func restartMachine() node.Action {
+	a := serviceAction(node.Restart, node.KindMachine, "vm", node.ServiceFails)
+	a.Class = node.ClassDisrupt
+	return a
 }
 
 // attempted is an attempt on the service of that name.
@@ -90,6 +97,18 @@ func serviceCases() []guardCase {
 	}
 	old := snap(func(s *node.Snapshot) { s.DCS.Cluster.At = s.Now.Add(-4 * time.Second) })
 	storm := mem(func(m *node.Memory) { m.StormSeen = node.Instant(at - 5*time.Second) })
+	machine := []nodetest.Change{func(s *node.Snapshot) {
+		s.Services = append(s.Services, node.ServiceFacts{
+			Service: "vm", Unit: node.Seen(nodetest.Run("vm"), "launchd", s.Now),
+			Check: node.Seen(probe.Check{Outcome: probe.OutcomeTimeout}, "check", s.Now),
+		})
+	}, nodetest.Confirmed()}
+	withMachine := func(past ...node.Attempt) func(*Input) {
+		return func(in *Input) {
+			in.Spec.Services = append(in.Spec.Services, node.ServiceSpec{Service: "vm", Kind: node.KindMachine, Unit: "vm", Policy: in.Spec.Policy})
+			in.Attempts = past
+		}
+	}
 	sec := func(n time.Duration) node.Instant { return node.Instant(at - n*time.Second) }
 	confirm := nodetest.Confirmed()
 	// without etcd there is no test lease and nothing is known of other agents
@@ -126,6 +145,18 @@ func serviceCases() []guardCase {
 		{name: "etcd stopped by a person, with an error", action: start, base: dead, change: unit(etcd, func(u *service.Status) { u.Halted = true }), refused: node.GuardOperatorIntent},
 		{name: "a manager that cannot tell a crash from a stop", action: start, base: dead, change: unit(etcd, func(u *service.Status) { u.Unexplained = true }), refused: node.GuardOperatorIntent},
 		{name: "a debugger is at etcd", action: restartEtcd(), base: hung, change: nodetest.Of(etcd, func(f *node.ServiceFacts) { f.Process.Value.TracerPID = 9 }), refused: node.GuardOperatorIntent},
+		{name: "F77 the machine hangs", action: restartMachine(), base: machine, tune: withMachine()},
+		{name: "F77 the machine was healed 23 h ago", action: restartMachine(), base: machine, tune: withMachine(attempted("vm", node.ClassDisrupt, 23*time.Hour, node.ResultVerified)), refused: node.GuardBudget},
+		{name: "F77 the machine was healed 25 h ago", action: restartMachine(), base: machine, tune: withMachine(attempted("vm", node.ClassDisrupt, 25*time.Hour, node.ResultVerified))},
+		{name: "F77 it was not carried out 1 h ago", action: restartMachine(), base: machine, tune: withMachine(attempted("vm", node.ClassDisrupt, 61*time.Minute, node.ResultNotExecuted))},
+		{name: "F77 the machine crashed, and was healed 2 h ago", action: startOf(node.KindMachine, "vm"), base: append(slices.Clone(machine), nodetest.Crashed("vm", "signal")), tune: withMachine(attempted("vm", node.ClassDisrupt, 2*time.Hour, node.ResultVerified)), refused: node.GuardBudget},
+		{name: "F77 no etcd, the machine hangs", action: restartMachine(), base: machine, tune: withMachine(), change: old, refused: node.GuardNoDCS},
+		{name: "F77 a Patroni is here", action: restartMachine(), base: machine, tune: func(in *Input) {
+			withMachine()(in)
+			in.Spec.Patroni = nodetest.Spec(node.ModeAuto).Patroni
+		}, refused: node.GuardRedundancy},
+		{name: "F77 its check is old", action: restartMachine(), base: machine, tune: withMachine(), change: nodetest.Of("vm", func(f *node.ServiceFacts) { f.Check.At = f.Check.At.Add(-4 * time.Second) }), refused: node.GuardFreshness},
+		{name: "F77 it does not run", action: restartMachine(), base: machine, tune: withMachine(), change: unit("vm", func(u *service.Status) { u.State = service.StateRestarting }), refused: node.GuardUnitSafety},
 		{name: "opkg runs, a member crashed", action: start, base: dead, change: upgrading("opkg"), refused: node.GuardUpgrade},
 		{name: "opkg runs, a member hangs", action: restartEtcd(), base: hung, change: upgrading("opkg"), refused: node.GuardUpgrade},
 		{name: "apk runs, a forwarder died", action: startFwd, base: deadFwd, change: upgrading("apk"), refused: node.GuardUpgrade},

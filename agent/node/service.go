@@ -17,10 +17,13 @@ const (
 	KindEtcd      Kind = "etcd"
 	KindForwarder Kind = "forwarder"
 	KindGeneric   Kind = "generic"
+	// KindMachine is a virtual machine, or an engine in one, that other services of this machine run in (colima): the last
+	// hop of what is behind a forwarder.
+	KindMachine Kind = "machine"
 )
 
 // Kinds returns every kind.
-func Kinds() []Kind { return []Kind{KindPatroni, KindEtcd, KindForwarder, KindGeneric} }
+func Kinds() []Kind { return []Kind{KindPatroni, KindEtcd, KindForwarder, KindGeneric, KindMachine} }
 
 // Verbs returns the verbs that may be used on services of this kind. A restart of Patroni would stop PostgreSQL, and what a
 // restart of anything else than those below would heal is not known.
@@ -28,7 +31,7 @@ func (k Kind) Verbs() []Verb {
 	switch k {
 	case KindPatroni:
 		return []Verb{SoftKill, StartFailed}
-	case KindEtcd, KindForwarder:
+	case KindEtcd, KindForwarder, KindMachine:
 		return []Verb{StartFailed, Restart}
 	case KindGeneric:
 	}
@@ -45,6 +48,8 @@ type ServiceSpec struct {
 	// Identity is who must answer behind a forwarder, or which member of etcd this is, as "cluster/member" in hexadecimal;
 	// empty: any member of the cluster that answered first.
 	Identity string `json:"identity,omitempty"`
+	// Behind are the services of this machine that a forwarder's backend consists of, nearest first.
+	Behind []string `json:"behind,omitempty"`
 }
 
 // Stranger reports whether an identity is not the one that must answer: the configured one, or without it one of the same
@@ -72,7 +77,7 @@ type ServiceFacts struct {
 	Others  []Peer                 `json:"others,omitempty"` // kind etcd: the other members
 	Through Fact[probe.Hop]        `json:"through,omitzero"` // kind forwarder: asked through it
 	Past    Fact[probe.Hop]        `json:"past,omitzero"`    // kind forwarder: asked at the end that it forwards to
-	Check   Fact[probe.Check]      `json:"check,omitzero"`   // kind generic
+	Check   Fact[probe.Check]      `json:"check,omitzero"`   // kinds generic and machine
 }
 
 // Peer is another member of etcd as this machine reaches it.

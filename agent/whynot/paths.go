@@ -23,6 +23,7 @@ const (
 	startUp       = 60 * time.Second
 	etcdProof     = 30 * time.Second
 	etcdStart     = 10 * time.Minute
+	machineProof  = 30 * time.Second
 	muteProof     = 2 * time.Second
 	deafProof     = 6 * time.Second
 	fewSightings  = 2 // of a sick Patroni next to a second primary, of a lease, and of a forwarder that carries nothing

@@ -35,6 +35,10 @@ func (g *glance) paths(verb node.Verb) []Path {
 	case g.spec.Kind == node.KindEtcd:
 		return []Path{path(node.EtcdHung, g.unitIs(service.StateRunning), g.silent(), g.quorumElsewhere(), g.listed())}
 	}
+	if g.spec.Kind == node.KindMachine {
+		return []Path{path(node.ServiceFails, g.unitIs(service.StateRunning),
+			lasting(g.streak("fails"), "its check fails", observations, machineProof, g.check()), g.lost())}
+	}
 	return []Path{
 		path(node.ForwarderHung, g.unitIs(service.StateRunning), g.past(),
 			lasting(g.streak("mute"), "through it comes no answer, or half of one", fewSightings, muteProof, g.through())),
@@ -116,6 +120,46 @@ func (g *glance) quorumElsewhere() Condition {
 		}
 	}
 	return c
+}
+
+func (g *glance) check() string {
+	c := g.f.Check
+	if !c.Known {
+		return "what its check says is unknown: " + cmp.Or(c.Why, "not asked yet")
+	}
+	return fmt.Sprintf("its check passed: %t", c.Value.OK)
+}
+
+// lost: nothing gets through a forwarder that leads into this machine, and every hop before it is out of sight.
+func (g *glance) lost() Condition {
+	c := Condition{Need: "nothing gets through the forwarders that lead into it, and the managers of all hops before it do not answer", Seen: "no forwarder leads into it"}
+	for _, spec := range g.q.Spec.Services {
+		n := len(spec.Behind)
+		if n == 0 || spec.Behind[n-1] != g.spec.Service {
+			continue
+		}
+		past := g.facts(spec.Service).Past
+		if !past.Fresh(g.now, engine.FreshLocal) || past.Value.Outcome == probe.OutcomeAnswered {
+			return Condition{Need: c.Need, Seen: spec.Service + ": " + hop("past it", past)}
+		}
+		for _, name := range spec.Behind[:n-1] {
+			if u := g.facts(name).Unit; u.Fresh(g.now, engine.FreshLocal) {
+				return Condition{Need: c.Need, Seen: fmt.Sprintf("%s is %s", name, u.Value.State)}
+			}
+		}
+		c.Met, c.Seen = true, "it is so"
+	}
+	return c
+}
+
+// facts are those of another service.
+func (g *glance) facts(name string) node.ServiceFacts {
+	for _, f := range g.q.Snapshot.Services {
+		if f.Service == name {
+			return f
+		}
+	}
+	return node.ServiceFacts{}
 }
 
 func (g *glance) past() Condition {

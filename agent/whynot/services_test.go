@@ -46,6 +46,54 @@ func TestAction_ServiceNotCalledFor(t *testing.T) {
 	}
 }
 
+// TestAction_Machine: FAULTS.md F77. What is asked for a restart of a machine is what the engine asks.
+func TestAction_Machine(t *testing.T) {
+	hangs := func(s *node.Snapshot) {
+		nodetest.EtcdSilent()(s)
+		nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Unit.Known = false })(s)
+		nodetest.Through(probe.OutcomeBroken)(s)
+		nodetest.Past(probe.OutcomeTimeout)(s)
+		nodetest.Of("vm", func(f *node.ServiceFacts) { f.Check.Value.OK = false })(s)
+	}
+	docker := nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Unit.Known = true })
+	for name, tt := range map[string]struct {
+		seconds int
+		changes []nodetest.Change
+		want    string // what is missing
+	}{
+		"it hangs":        {40, []nodetest.Change{hangs}, ""},
+		"not for long":    {20, []nodetest.Change{hangs}, "its check fails, seen 3 times over 30s | its check passed: false (seen 20 times over 19s)"},
+		"Docker answers":  {40, []nodetest.Change{hangs, docker}, "nothing gets through the forwarders that lead into it, and the managers of all hops before it do not answer | etcd is running"},
+		"it gets through": {40, []nodetest.Change{hangs, nodetest.Past(probe.OutcomeAnswered)}, "nothing gets through the forwarders that lead into it, and the managers of all hops before it do not answer | socat: past it: answered"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := node.Question{Memory: nodetest.Memory(time.Hour)}
+			for i := range 10 + tt.seconds {
+				q.Spec = nodetest.Services(node.ModeAuto)
+				q.Spec.Services[1].Behind = []string{nodetest.Etcd, "vm"}
+				q.Spec.Services = append(q.Spec.Services, node.ServiceSpec{Service: "vm", Kind: node.KindMachine, Unit: "vm", Policy: q.Spec.Policy})
+				changes := []nodetest.Change{func(s *node.Snapshot) {
+					s.Services = append(s.Services, node.ServiceFacts{Service: "vm", Unit: node.Seen(nodetest.Run("vm"), "launchd", s.Now), Check: node.Seen(probe.Check{OK: true}, "check", s.Now)})
+				}}
+				if i >= 10 {
+					changes = append(changes, tt.changes...)
+				}
+				q.Snapshot = nodetest.SnapServices(time.Hour+time.Duration(i)*time.Second, changes...)
+				if i < 9+tt.seconds {
+					q.Memory = engine.Step(q).Memory
+				}
+			}
+			a, ok := Action(q, node.Restart, "vm")
+			if !ok || a.Proposed != (tt.want == "") || a.Action.Class != node.ClassDisrupt {
+				t.Fatalf("%+v", a)
+			}
+			if tt.want != "" && strings.Join(seen(t, a, node.ServiceFails), "\n") != tt.want {
+				t.Errorf("missing %q, want %q", seen(t, a, node.ServiceFails), tt.want)
+			}
+		})
+	}
+}
+
 func TestAction_ServiceWords(t *testing.T) {
 	removed := nodetest.WithOther(0, func(m *node.Fact[probe.EtcdMember]) { m.Value.Members = []string{nodetest.EtcdSecond} })
 	newRun := nodetest.UnitOf(nodetest.Etcd, func(u *service.Status) { u.InvocationID = "c" })
