@@ -171,28 +171,31 @@ func (s *step) disturbed() bool {
 	return self.Suspended > jumpLimit || self.ClockJump > jumpLimit || self.ClockJump < -jumpLimit
 }
 
-// rememberLeader notices a change of the leader: another name, or, after a time in which etcd was out of sight, a key of
-// the same name that was created anew. Others may have led meanwhile.
+// rememberLeader notices a change of the leader: another name, or, after a time in which etcd was out of sight or the key
+// named nobody, a key of the same name that was created anew. Others may have led meanwhile.
 func (s *step) rememberLeader() {
 	key := s.cluster.Leader
 	if key == nil {
+		s.mem.LeaderHidden = s.mem.LeaderHidden || s.cluster.LeaderUnknown
 		return
 	}
-	blind := s.in.Memory.EtcdSince == 0 || s.mem.EtcdSince != s.in.Memory.EtcdSince
+	blind := s.in.Memory.EtcdSince == 0 || s.mem.EtcdSince != s.in.Memory.EtcdSince || s.mem.LeaderHidden
 	other := key.Name != s.mem.Leader || blind && key.CreateRevision != s.mem.LeaderCreated
 	if other && s.mem.LeaderSeen && !planted.On("engine/forget-leader-change") {
 		s.mem.LeaderChanged = s.now
 		s.mem.Leaders = append(s.mem.Leaders, s.now)
 		s.mem.Leaders = s.mem.Leaders[max(0, len(s.mem.Leaders)-rememberLeaders):]
 	}
-	s.mem.Leader, s.mem.LeaderCreated, s.mem.LeaderSeen = key.Name, key.CreateRevision, true
+	s.mem.Leader, s.mem.LeaderCreated, s.mem.LeaderSeen, s.mem.LeaderHidden = key.Name, key.CreateRevision, true, false
 }
 
 // streak records one observation of a condition and returns how long it has held. An observation that is not new
 // counts nothing; a condition that does not hold forgets its past.
 func (s *step) streak(key string, holds bool, at node.Instant) node.Streak {
 	if !holds {
-		delete(s.mem.Streaks, key)
+		if !planted.On("engine/stale-streaks") {
+			delete(s.mem.Streaks, key)
+		}
 		return node.Streak{}
 	}
 	if planted.On("engine/wall-clock") {

@@ -15,6 +15,7 @@ type Memory struct {
 	Leader        string        `json:"leader,omitempty"`         // last holder of the leader key seen
 	LeaderCreated int64         `json:"leader_created,omitempty"` // revision at which its key was created
 	LeaderSeen    bool          `json:"leader_seen,omitempty"`    // a holder has been seen, or there is somebody to ask: another one is a change
+	LeaderHidden  bool          `json:"leader_hidden,omitempty"`  // there has been a leader key since then that names nobody
 	LeaderChanged Instant       `json:"leader_changed,omitempty"` // when the holder was seen to change, 0 if never
 	PauseSeen     Instant       `json:"pause_seen,omitempty"`     // when the cluster was last seen paused, 0 if never
 	Disturbed     Instant       `json:"disturbed,omitempty"`      // when a clock jump or a suspend was last noticed, 0 if never
