@@ -54,7 +54,7 @@ func (v *view) zombie() bool {
 		f.Advice = "The cluster is paused, so both may be deliberate: nothing is done."
 	case v.unitKnown && v.unit.State == service.StateFailed:
 		v.propose(node.StartFailed, node.ZombiePrimary, true, why)
-	case v.unitKnown && v.unit.State == service.StateRunning && (v.st.silent.Count >= 2 || v.st.stopped.Count >= 2 || v.st.loopDead.Count >= 2):
+	case v.unitKnown && v.unit.State == service.StateRunning && v.cannotDemote():
 		v.propose(node.SoftKill, node.ZombiePrimary, true, why)
 	case v.unitKnown && v.unit.State == service.StateStopped:
 		f.Advice = "Patroni was stopped by a person and PostgreSQL was left running: start Patroni (it demotes PostgreSQL) or stop PostgreSQL."
@@ -63,6 +63,13 @@ func (v *view) zombie() bool {
 	}
 	v.find(f)
 	return true
+}
+
+// cannotDemote reports whether Patroni is in no state to demote PostgreSQL. An API that is silent proves it only together
+// with a lease that was not renewed when etcd could be reached: a machine that has just got etcd back, and has no time for
+// HTTP yet, demotes in its next loop (FAULTS.md S6, found by the simulation).
+func (v *view) cannotDemote() bool {
+	return v.st.stopped.Count >= 2 || v.st.loopDead.Count >= 2 || v.st.silent.Count >= 2 && v.st.missed.Count >= 1
 }
 
 // divergentBytes is the WAL written here after the point where the leader's timeline branched off, nil while either end

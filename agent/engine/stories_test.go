@@ -140,6 +140,27 @@ func stories() []story {
 			tell: func(int) []nodetest.Change { return []nodetest.Change{nodetest.Led(nodetest.Other, true)} },
 		},
 		{
+			name: "F26 a silent old primary that missed a renewal", seconds: 5, finding: node.ZombiePrimary, found: when{1, 2}, verb: node.SoftKill, act: when{1, 2},
+			tell: func(int) []nodetest.Change {
+				return []nodetest.Change{nodetest.Silent(), nodetest.Led(nodetest.Other, true), lease(20)}
+			},
+		},
+		{
+			name: "a silent old primary that renews its lease demotes by itself", seconds: 30, finding: node.ZombiePrimary, found: when{1, 2}, verb: node.SoftKill, act: never,
+			tell: func(int) []nodetest.Change {
+				return []nodetest.Change{nodetest.Silent(), nodetest.Led(nodetest.Other, true), lease(8)}
+			},
+		},
+		{
+			name: "a silent old primary that has just got etcd back is left a loop to demote in", seconds: 30, finding: node.ZombiePrimary, found: when{12, 14}, verb: node.SoftKill, act: when{24, 26},
+			tell: func(i int) []nodetest.Change {
+				if i < 12 {
+					return []nodetest.Change{nodetest.Silent(), etcdSilentFrom(0)}
+				}
+				return []nodetest.Change{nodetest.Silent(), nodetest.Led(nodetest.Other, true), lease(40)}
+			},
+		},
+		{
 			name: "a paused second primary is a person's", seconds: 30, finding: node.ZombiePrimary, found: when{1, 2}, verb: node.SoftKill, act: never,
 			tell: func(int) []nodetest.Change {
 				return []nodetest.Change{nodetest.Stopped(), nodetest.Led(nodetest.Other, true), cl(func(c *node.Cluster) { c.Config.Pause = true })}

@@ -170,7 +170,7 @@ func TestPaths_AgreeWithTheEngine(t *testing.T) {
 func TestPaths_LeadToEveryAction(t *testing.T) {
 	for code, picked := range map[node.Code][]string{
 		node.PatroniHung: {"stopped"}, node.PatroniLoopStuck: {"lease"}, node.PatroniAPIDead: {"refused"},
-		node.PatroniFailed: {"failed"}, node.ZombiePrimary: {"second primary", "silent"},
+		node.PatroniFailed: {"failed"}, node.ZombiePrimary: {"second primary", "silent", "lease"},
 	} {
 		w := watch{t: t, now: time.Hour, proposed: map[node.Code]int{}}
 		left := 25 * time.Second

@@ -196,12 +196,11 @@ func (s *sight) notPaused() Condition {
 
 // sick: a Patroni that is well demotes PostgreSQL by itself.
 func (s *sight) sick() Condition {
-	met := false
-	for _, name := range []string{"silent", "stopped", "loopdead"} {
-		met = met || s.streak(name).Count >= fewSightings
-	}
+	silent, missed := s.streak("silent"), s.streak("missed")
 	return Condition{
-		Met: met, Need: "Patroni does not answer, is stopped, or says that its loop is stuck, seen twice: else it demotes PostgreSQL itself",
-		Seen: s.live() + sightings(s.streak("silent")),
+		Met: s.streak("stopped").Count >= fewSightings || s.streak("loopdead").Count >= fewSightings || silent.Count >= fewSightings && missed.Count > 0,
+		Need: fmt.Sprintf("Patroni is stopped, or says that its loop is stuck, or does not answer and its lease has less than %s left; seen twice: else it demotes PostgreSQL itself",
+			s.timing.Missed()),
+		Seen: s.live() + sightings(silent) + "; " + s.leaseWords(),
 	}
 }
