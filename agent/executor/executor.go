@@ -186,6 +186,9 @@ func (e *Executor) claim(ctx context.Context, a node.Action) error {
 	if e.d.Locker == nil || !a.Shared() || planted.On("executor/nothing-is-claimed") {
 		return nil
 	}
+	if planted.OnGuard("no-dcs") || planted.OnGuard("dcs-writable") || planted.On("engine/zombie-on-stale-view") {
+		return nil
+	}
 	if err := e.d.Locker.Claim(ctx, a); err != nil {
 		return fmt.Errorf("claim the cluster's budget: %w", err)
 	}

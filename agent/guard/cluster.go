@@ -73,7 +73,7 @@ func flap(c *check) string {
 	if n := node.Within(c.in.Memory.Leaders, c.now, node.FlapWindow); n >= node.FlapLeaders && c.kind == node.KindPatroni {
 		return refuse("the leader changed %d times within %s, limit %d", n, node.FlapWindow, node.FlapLeaders)
 	}
-	if n := node.Within(c.m.Starts, c.now, node.FlapWindow); n >= node.FlapStarts && c.a.Verb != node.StartFailed {
+	if n := node.Within(c.m.Starts, c.now, node.FlapWindow); n >= node.FlapStarts && c.a.Verb != node.StartFailed && !planted.On("guard/no-start-reserve") {
 		return refuse("%s was started %d times within %s, limit %d", c.a.Service, n, node.FlapWindow, node.FlapStarts)
 	}
 	return ""

@@ -89,6 +89,9 @@ func backoff(c *check) string {
 	if len(past) == 0 {
 		return ""
 	}
+	if past[len(past)-1].Result == node.ResultExecuted && (planted.On("guard/executed-is-over") || planted.OnGuard("in-flight")) {
+		return ""
+	}
 	wait := reviveSpacing << failures(past)
 	if last := c.now.Sub(past[len(past)-1].At); last < wait {
 		return refuse("the last action on %s was %s ago; the next may come after %s", c.a.Service, last.Round(time.Second), wait)

@@ -147,7 +147,7 @@ func patroniPause(c *check) string {
 	if c.in.Memory.PauseSeen != 0 && c.now.Sub(c.in.Memory.PauseSeen) < c.timing.TTL {
 		return refuse("the cluster was paused %s ago", c.now.Sub(c.in.Memory.PauseSeen).Round(time.Second))
 	}
-	if !c.cluster().Config.Present && !planted.On("engine/empty-is-leaderless-takeover") {
+	if !c.cluster().Config.Present && !planted.On("engine/empty-is-leaderless-takeover") && !planted.On("engine/forget-pause") {
 		return refuse("the cluster's configuration key is missing or unintelligible, so a pause cannot be ruled out")
 	}
 	return ""

@@ -150,7 +150,7 @@ func leaderChange(c *check) string {
 func (c *check) hangsSince(at node.Instant) bool {
 	left, known := c.lease()
 	due := max(c.due(left), c.timing.TTL-c.now.Sub(at))
-	return c.a.Leader && c.a.Class == node.ClassRevive && known && due < c.timing.Missed() && !planted.On("guard/grace-for-a-hung-leader")
+	return c.a.Leader && c.a.Class == node.ClassRevive && known && due < c.timing.Missed()
 }
 
 // drainTime is how long HAProxy may take to see that /primary has turned 503 and to end the sessions here: three checks,

@@ -33,6 +33,9 @@ Exit status: 0 if everything held, 1 if something was violated, an action was lo
 was not found or a script does not agree, 2 for a wrong command line.
 `
 
+// enoughPlanted is how many seeds a planted bug gets by default. A seed that does not bring it out costs milliseconds.
+const enoughPlanted = 20000
+
 // options are the command line.
 type options struct {
 	seeds, first, seed uint64
@@ -66,7 +69,7 @@ func (o *options) modes() []mode {
 func parse(args []string, out io.Writer) (o options, err error) {
 	f := flag.NewFlagSet("sim", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
-	f.Uint64Var(&o.seeds, "seeds", 200, "run `n` seeds; with -planted, at most so many for each bug")
+	f.Uint64Var(&o.seeds, "seeds", 200, "run `n` seeds; with -planted, at most so many for each bug, 20000 if not given")
 	f.Uint64Var(&o.first, "first", 1, "begin with seed `n`")
 	f.Uint64Var(&o.seed, "seed", 0, "run seed `n` alone and print its trace")
 	f.Func("only", "with -seed: let only these `faults` of its script happen, by number, each as long as it was drawn or as said\nhere: 2,4:5s; or none", func(s string) (err error) { o.only, err = parseExcerpt(s); return err })
@@ -108,6 +111,9 @@ func (o *options) check(f *flag.FlagSet) error {
 	}
 	modes := o.modes()
 	m := modes[slices.IndexFunc(modes, func(m mode) bool { return m.chosen })]
+	if o.planted && !slices.Contains(set, "seeds") {
+		o.seeds = enoughPlanted
+	}
 	for _, name := range set {
 		if name == m.name || slices.Contains(m.allowed, name) {
 			continue

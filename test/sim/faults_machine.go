@@ -94,7 +94,7 @@ func (m *machine) reboot(down time.Duration) {
 		m.sleeping = false
 		m.boots++
 		m.booted = w.now
-		m.well = 0
+		m.readyAt = 0
 		m.uptime = -w.now
 		w.say("%s: boots", m.name)
 		w.after(2*time.Second, m, func() {

@@ -33,6 +33,10 @@ var peopleKinds = []kind{
 		m.agent.policy.Revive, m.agent.policy.Disrupt = node.ModeAsk, node.ModeAsk
 		(&person{w: w, a: m.agent, until: w.now + f.lasts + time.Minute, habit: f.pick}).watch()
 	}},
+	{"approves-and-holds", 2, false, func(w *world, m *machine, f fault) { // and thinks of it again when the approval is over
+		m.agent.policy.Revive, m.agent.policy.Disrupt = node.ModeAsk, node.ModeAsk
+		(&person{w: w, a: m.agent, until: w.now + f.lasts, holds: node.ApprovalLife + f.lasts%(20*time.Second)}).watch()
+	}},
 }
 
 // heldBack is a hold of one machine, and since when it is in force.
@@ -114,7 +118,8 @@ type person struct {
 	a     *agent
 	until instant
 	habit int
-	last  string // action approved last
+	last  string        // action approved last
+	holds time.Duration // for so long he holds the machine as soon as he has approved something, and goes away
 }
 
 func (p *person) watch() {
@@ -162,7 +167,12 @@ func (p *person) approve(id string) {
 		Plan: a.plan, Spec: a.spec(), Attempts: a.journal.attempts(), Proposed: func(string) bool { return true },
 	})
 	p.w.say("%s: a person approves %s: %v", a.m.name, id, err)
-	if p.last = id; err == nil {
-		a.wake()
+	if p.last = id; err != nil {
+		return
 	}
+	if p.holds > 0 {
+		a.hold(node.Hold{Kind: node.HoldPause, Level: node.LevelNode, Owner: "operator", Reason: "work"}, p.holds)
+		p.until = 0
+	}
+	a.wake()
 }

@@ -10,13 +10,10 @@ import (
 var unitKinds = []kind{
 	{"in-kernel", 2, true, func(_ *world, m *machine, f fault) { m.freeze("D", f.lasts) }},
 	{"debugger", 2, true, func(_ *world, m *machine, f fault) { m.freeze("t", f.lasts) }},
-	{"rest-starved", 2, true, func(w *world, m *machine, f fault) {
-		m.starved++
-		if m.starvedEnd < w.now {
-			m.starvedSince = w.now
-		}
-		m.starvedEnd = max(m.starvedEnd, w.now+f.lasts)
-		w.after(f.lasts, nil, func() { w.changed(); m.starved-- })
+	{"rest-starved", 2, true, func(_ *world, m *machine, f fault) { m.starve(f.lasts) }},
+	{"overloaded", 2, true, func(w *world, m *machine, f fault) { // a machine that has time neither for etcd nor, for longer, for HTTP
+		m.starve(f.lasts + 20*time.Second)
+		w.during(f.lasts, func(by int) { w.partEtcd(m, by) })
 	}},
 	{"hangs-again", 3, true, func(_ *world, m *machine, f fault) {
 		m.relapses, m.relapse, m.relapseEnd = 1+f.pick%5, time.Second+f.lasts*time.Duration(f.pick%3)/10, m.w.now+f.lasts
@@ -48,6 +45,18 @@ var unitKinds = []kind{
 
 // recurring are the kinds that strike again after somebody has healed what they did.
 var recurring = []string{"hangs-again", "crashes-then-hangs", "operator-restart-then-hang", "hangs-after-boot", "flapping-leader", "switchover-scheduled"}
+
+// starve keeps Patroni's REST API from answering in time, while its loop runs.
+func (m *machine) starve(lasts time.Duration) {
+	w := m.w
+	w.changed()
+	m.starved++
+	if m.starvedEnd < w.now {
+		m.starvedSince = w.now
+	}
+	m.starvedEnd = max(m.starvedEnd, w.now+lasts)
+	w.after(lasts, nil, func() { w.changed(); m.starved-- })
+}
 
 // freeze keeps Patroni's main process from running: asleep in the kernel (D) or held by a debugger (t). SIGKILL waits for
 // the kernel to let it go.

@@ -66,15 +66,24 @@ func (w *world) harmless(without outcome, script []fault) {
 	later := slices.ContainsFunc(script, func(f fault) bool {
 		return len(acts) > 0 && (f.stack() && f.at > acts[0].at || slices.Contains(recurring, f.kind))
 	})
+	surprised := func(a act) bool {
+		return slices.ContainsFunc(script, func(f fault) bool { return f.stack() && f.at <= a.at && a.at-f.at < unseen })
+	}
 	if !later && len(w.met) == 0 {
+		if slices.ContainsFunc(acts, surprised) {
+			return
+		}
 		if slices.ContainsFunc(acts, func(a act) bool { return a.replica || costly(script, a.at) }) {
 			with.lost = min(with.lost, without.lost)
+		}
+		if slices.ContainsFunc(acts, w.elected) {
+			without.down += checkRise * checkEvery
 		}
 		w.harm(with, without, "the agents")
 		return
 	}
 	for i, a := range acts {
-		if slices.ContainsFunc(script, func(f fault) bool { return f.stack() && f.at <= a.at && a.at-f.at < unseen }) || a.met(w.met) {
+		if surprised(a) || a.met(w.met) {
 			continue
 		}
 		p := part{seed: w.seed, only: w.only, agents: true, until: a.at, length: a.at + settleDown}
@@ -85,8 +94,20 @@ func (w *world) harmless(without outcome, script []fault) {
 		if a.replica || costly(script, a.at) {
 			after.lost = min(after.lost, before.lost)
 		}
+		if w.elected(a) {
+			before.down += checkRise * checkEvery
+		}
+		if a.replica && before.worse(after) {
+			continue // it costs one thing and spares another
+		}
 		w.harm(after, before, a.m.name+"'s "+a.action.ID)
 	}
+}
+
+// elected reports whether a replica led after an act on it, instead of a leader that might have come back. HAProxy takes as
+// many checks as it always does to see a new one.
+func (w *world) elected(a act) bool {
+	return a.replica && slices.ContainsFunc(w.holders, func(h heldFrom) bool { return h.name == a.m.name && h.at > a.at })
 }
 
 // costly reports whether whoever takes the key next costs writes, whatever an agent did: a person had deleted Patroni's keys,

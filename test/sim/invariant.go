@@ -28,7 +28,7 @@ type act struct {
 	m          *machine
 	boot       int // of its machine
 	action     node.Action
-	replica    bool   // PostgreSQL there did not accept writes
+	replica    bool   // PostgreSQL there did not accept writes, or was to follow another when it runs again
 	intent     string // boot and instant of the intent
 	led        bool   // its target held the leader key
 	spared     bool   // PostgreSQL was to run on
@@ -72,12 +72,15 @@ func (c *checker) act(a *agent, verb node.Verb) {
 	c.calm(a, *action)
 	c.isolated(a, *action)
 	c.sequence(a, *action)
-	c.together(a, *action)
+	if !woken {
+		c.together(a, *action)
+	}
 	c.budget(a, *action)
-	m := a.m
+	m, holder := a.m, c.w.etcd.value(prefix+"leader")
+	follows := !m.primary || !m.running && holder != "" && holder != m.name
 	c.acts = append(c.acts, act{
-		woken: woken, at: c.w.now, m: m, boot: m.boots, action: *action, replica: !m.primary, intent: a.journal.last,
-		led: c.w.etcd.value(prefix+"leader") == m.name, postmaster: m.postmaster,
+		woken: woken, at: c.w.now, m: m, boot: m.boots, action: *action, replica: follows, intent: a.journal.last,
+		led: holder == m.name, postmaster: m.postmaster,
 		spared: m.running && !action.Fence && (action.Verb == node.StartFailed || m.unit.killMode == "process"),
 	})
 	if c.ambush > 0 {
@@ -184,6 +187,10 @@ func (c *checker) softKill(a *agent, action node.Action) {
 func (c *checker) grace(a *agent, action node.Action) {
 	if action.Fence || action.Verb == node.StartFailed {
 		return
+	}
+	m := a.m
+	if up := c.w.now - m.booted; m.boots > 0 && up < 2*time.Minute && m.unit.invocation == m.firstRun && (m.stopped || m.refused) && m.sickSince-m.readyAt < time.Second {
+		c.broken(a, "S30", "%s %s after power-on of a Patroni that has not worked since", action.Verb, up)
 	}
 	l := c.w.etcd.leases[a.m.lease]
 	leads := c.w.etcd.value(prefix+"leader") == a.m.name && action.Class == node.ClassRevive && a.m.sick && l != nil

@@ -16,13 +16,16 @@ func (c *checker) redundancy(a *agent, action node.Action) {
 		return
 	}
 	w := c.w
+	if n := len(w.holders); n > 0 && w.now-w.holders[n-1].at < unseen {
+		return // no look could have seen who leads now
+	}
 	lead := w.machine(w.leader)
 	for _, o := range w.machines {
 		says := o.published
 		if w.etcd.keys[o.key] == nil && w.now-o.keyGone > unseen || says.ReplicationState != "streaming" || says.NoFailover {
 			continue
 		}
-		diverged := o.diverged && w.now-o.divergedAt > 4*w.timing.LoopWait && a.born < o.divergedAt
+		diverged := o.diverged && w.now-max(o.divergedAt, w.garbled.ended) > 4*w.timing.LoopWait+tooOld && !w.garbled.on() && a.born < o.divergedAt
 		if o != a.m && o != lead && !diverged && lead.published.LSN <= says.LSN+maximumLag {
 			return
 		}

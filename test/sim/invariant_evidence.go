@@ -194,6 +194,9 @@ func (c *checker) fitness(a *agent, action node.Action) {
 // agent that saw the job, and for a unit that has not crashed since: what the manager does about that looks like jobs too.
 func (c *checker) job(a *agent, action node.Action) {
 	ended := a.m.unit.jobEnded
+	if crashed := a.m.unit.crashedAt; crashed > 0 && crashed <= ended && ended-crashed < 5*time.Second {
+		return
+	}
 	seen := a.shown.job > 0 && ended >= a.shown.job && ended-a.shown.job < 5*time.Second
 	if since := c.w.now - ended; seen && since < 29*time.Second && since > unseen && a.m.unit.restarts == 0 && action.Verb == node.SoftKill {
 		c.broken(a, "S21", "%s %s after somebody's job on the unit", action.Verb, since)

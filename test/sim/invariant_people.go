@@ -8,12 +8,15 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent/node"
 )
 
+// heldAtOnce is how long after an order that lies on the machine itself an act may still come: it is read right before.
+const heldAtOnce = 50 * time.Millisecond
+
 // held: S23, no action later than a second after a hold, on agents that can be reached. One that is not understood, and a
 // kill switch that cannot be read, count as set.
 func (c *checker) held(a *agent, action node.Action) {
 	now := c.w.now
 	for _, h := range a.holds {
-		if now-h.since > time.Second {
+		if now-h.since > heldAtOnce {
 			c.broken(a, "S23", "%s %s after a %s of this machine", action.Verb, now-h.since, h.Kind)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/planted"
 )
 
 // journalModel models the journal of one agent: what was returned is durable, and survives the agent.
@@ -151,7 +152,7 @@ func (j *journalModel) tries(id string, since instant) int {
 func (j *journalModel) approved() []node.Approval {
 	var out []node.Approval
 	for _, ap := range j.approvals {
-		if ap.boot == j.a.m.bootID() && j.a.now().Sub(ap.At) <= node.ApprovalLife {
+		if ap.boot == j.a.m.bootID() && (j.a.now().Sub(ap.At) <= node.ApprovalLife || planted.On("guard/approval-forever")) {
 			out = append(out, ap.Approval)
 		}
 	}

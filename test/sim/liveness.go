@@ -15,6 +15,12 @@ func (c *checker) settledDown() {
 	}
 }
 
+// calm reports whether what waited for an action struck long enough ago, and no act was just now: what came of them shows.
+func (w *world) calm() bool {
+	return !slices.ContainsFunc(w.met, func(s strike) bool { return w.now-s.at < settleDown }) &&
+		!slices.ContainsFunc(w.check.acts, func(a act) bool { return w.now-a.at < settleDown/3 })
+}
+
 // healing reports whether an act on a machine may still take effect.
 func (c *checker) healing(m *machine) bool {
 	return slices.ContainsFunc(c.acts, func(a act) bool { return a.m == m && c.w.now-a.at < a.action.Settle })

@@ -49,9 +49,10 @@ type machine struct {
 	relapses                 int           // how often it will hang again
 	relapse                  time.Duration // how long after it has come up
 	relapseEnd               instant
-	stuck                    bool // the loop only
-	refused                  bool // REST has no listener
-	sickSince                instant
+	stuck                    bool    // the loop only
+	refused                  bool    // REST has no listener
+	sickSince                instant // recoveries too short for a look to see do not count
+	recovered                instant // when it last was not any more, 0: never
 	sick                     bool
 	born                     instant
 	phase                    time.Duration // of the loop's fixed grid
@@ -83,8 +84,9 @@ type machine struct {
 	diverged   bool // its content is not its leader's, although it streams (FAULTS.md F105)
 	divergedAt instant
 	version    string  // of Patroni
+	readyAt    instant // when the first Patroni of this boot was, 0: none yet
+	firstRun   string  // its invocation
 	yields     instant // it does not race for the key until then
-	well       instant // since when Patroni has worked without a break, 0: it does not
 	watchdog   bool    // there is a device
 	armed      bool    // it resets the machine unless Patroni's loop comes around
 	petted     instant
@@ -156,7 +158,10 @@ func (m *machine) saysPrimary() bool { return m.w.now < m.leadUntil }
 // trouble notes since when Patroni has not done what it should.
 func (m *machine) trouble() {
 	sick := m.stopped || m.stuck || m.refused
-	if sick && !m.sick {
+	switch {
+	case m.sick && !sick:
+		m.recovered = m.w.now
+	case sick && !m.sick && (m.recovered == 0 || m.w.now-m.recovered >= unseen):
 		m.sickSince = m.w.now
 	}
 	m.sick = sick
@@ -184,6 +189,9 @@ func (m *machine) start() {
 		}
 		m.w.changed()
 		m.ready = true
+		if m.readyAt == 0 {
+			m.readyAt, m.firstRun = m.w.now, life
+		}
 		m.loop()
 		m.fallIll()
 	})
@@ -194,6 +202,7 @@ func (m *machine) gone() {
 	m.w.changed()
 	m.patroni, m.ready, m.stopped, m.stuck, m.refused, m.frozen = false, false, false, false, false, ""
 	m.trouble()
+	m.recovered = 0 // whoever comes next begins anew
 	m.w.proxy.died(m)
 }
 
@@ -250,7 +259,9 @@ func (m *machine) retry() {
 	life := m.unit.invocation
 	m.w.after(500*time.Millisecond, m, func() {
 		switch {
-		case !m.works() || m.unit.invocation != life || !m.failing:
+		case m.unit.invocation != life || !m.failing:
+		case !m.works():
+			m.failing = false // once it goes on, its loop finds out anew
 		case m.w.etcd.answers(m):
 			m.loop()
 		case m.w.now-m.lost < m.w.timing.RetryTimeout:

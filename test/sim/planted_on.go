@@ -39,12 +39,15 @@ func hunt(out io.Writer, bugs []string, seeds uint64, workers int) int {
 	found := 0
 	for _, bug := range bugs {
 		planted.Current = bug
-		n, v := search(order(scripts, hints[bug]), seeds, workers, byHarm[bug])
-		by := fmt.Sprintf("seed %d", v.Seed)
-		if v.Invariant == "" && byCrash[bug] {
+		by, n, v := "crash points", 0, violation{}
+		if byCrash[bug] {
 			if all := brokenByCrashes(workers); len(all) > 0 {
-				v, by = all[0], "crash points"
+				v = all[0]
 			}
+		}
+		if v.Invariant == "" {
+			n, v = search(order(scripts, hints[bug]), seeds, workers, byHarm[bug])
+			by = fmt.Sprintf("seed %d", v.Seed)
 		}
 		planted.Current = ""
 		if v.Invariant == "" {

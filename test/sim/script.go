@@ -144,8 +144,11 @@ func draw(w *world) (script []fault, length time.Duration) {
 			at: time.Duration(12000+r.IntN(spread)) * time.Millisecond, kind: kinds[i].name, leader: r.IntN(3) > 0, pick: r.IntN(1000),
 			lasts: time.Duration(2000+r.IntN(60000)) * time.Millisecond,
 		}
-		if f.kind == "hangs-again" {
+		switch f.kind {
+		case "hangs-again":
 			f.lasts *= 4
+		case "approves-and-holds":
+			f.lasts += node.ApprovalLife
 		}
 		script = append(script, f)
 	}
@@ -198,7 +201,7 @@ func play(w *world) []fault {
 	w.after(w.until, nil, w.changed)
 	w.run(length)
 	w.changed()
-	if n := len(w.met); w.agents && w.stopAt == 0 && (n == 0 || w.now-w.met[n-1].at >= settleDown) {
+	if w.agents && w.stopAt == 0 && w.calm() {
 		w.check.settledDown()
 	}
 	w.facts.Hours += length.Hours()

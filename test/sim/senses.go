@@ -36,6 +36,7 @@ func (s sense) String() string {
 type spell struct {
 	faults int
 	since  instant
+	ended  instant // when it last did
 }
 
 func (s *spell) on() bool { return s.faults > 0 }
@@ -45,7 +46,7 @@ func (w *world) spell(s *spell, lasts time.Duration) {
 	if s.faults++; s.faults == 1 {
 		s.since = w.now
 	}
-	w.after(lasts, nil, func() { s.faults-- })
+	w.after(lasts, nil, func() { s.faults--; s.ended = w.now })
 }
 
 // senseModel models which probes of one machine find nothing out, and keeps when each of its agent's last did, on the clock

@@ -21,6 +21,7 @@ type unit struct {
 	restartSince instant // of its last change
 	jobEnded     instant // when a job of somebody last did
 	endedAt      instant // when the main process last did
+	crashedAt    instant // when it last did by itself or by a signal
 	doomed       bool    // SIGKILL waits for the kernel to let the process go
 	restarts     int
 	starts       []instant
@@ -79,7 +80,7 @@ func (u *unit) used() int {
 // died is the main process having ended by itself or by a signal.
 func (u *unit) died(result string, exit int) {
 	u.m.gone()
-	u.pid, u.result, u.exit, u.endedAt = 0, result, exit, u.m.w.now
+	u.pid, u.result, u.exit, u.endedAt, u.crashedAt = 0, result, exit, u.m.w.now, u.m.w.now
 	if u.killMode != "process" && u.m.running {
 		u.m.stopPostgres("with its unit")
 	}
