@@ -58,7 +58,7 @@ scenarios: ## Run the real-stack scenarios that CI runs
 	@test/setup/setup.sh go docker
 	@$(LAB) run --suite ci
 
-conformance: ## Run one suite against every service manager, the real one where it can run, and show a table (5 minutes)
+conformance: ## Run one suite against every service manager, the real one where it can run, and show a table (9 minutes)
 	@test/setup/setup.sh go docker
 	@go run ./test/managers
 

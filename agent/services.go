@@ -129,7 +129,7 @@ func (g *generation) buildService(s config.Service, spec node.ServiceSpec, acces
 	}
 	out := observer.Service{Spec: spec, Units: m}
 	switch spec.Manager {
-	case "systemd", "openrc", "procd", "incus": // the process table of this machine has their processes
+	case "systemd", "openrc", "procd": // the process table of this machine has their processes
 		if out.Process, err = g.a.o.Plugins.Process(); err != nil {
 			return observer.Service{}, err
 		}

@@ -104,22 +104,30 @@ type Check struct {
 	Command []string `yaml:"command"` // program and arguments that end with exit code 0; no shell
 }
 
-// Manager says what runs a service. Exactly one field is set.
+// Manager says what runs a service. Exactly one field is set, or Incus and the manager inside the instance.
 type Manager struct {
 	Systemd string `yaml:"systemd"` // name of the unit
 	Docker  string `yaml:"docker"`  // name of the container
 	OpenRC  string `yaml:"openrc"`  // name of the service
 	Launchd string `yaml:"launchd"` // domain and label, such as system/com.example.socat or gui/501/com.example.socat
 	Procd   string `yaml:"procd"`   // name of the service
-	Incus   string `yaml:"incus"`   // name of the instance
+	Incus   string `yaml:"incus"`   // name of the instance; with systemd: the unit inside it
 }
 
-// Of returns the manager's name and what it calls the service, "" if none is set.
+// Of returns the manager's name and what it calls the service, "" if none is set. A unit inside an instance is
+// INSTANCE/MANAGER/UNIT to Incus.
 func (m Manager) Of() (manager, unit string) {
 	for _, one := range m.all() {
-		if one.unit != "" {
+		switch {
+		case one.unit == "" || one.name == "incus":
+		case m.Incus != "":
+			return "incus", m.Incus + "/" + one.name + "/" + one.unit
+		default:
 			return one.name, one.unit
 		}
+	}
+	if m.Incus != "" {
+		return "incus", m.Incus
 	}
 	return "", ""
 }

@@ -287,10 +287,16 @@ services:
     kind: generic
     check: {tcp: "127.0.0.1:1"}
     manager: {incus: postgres_1}
+  - {name: a, kind: generic, check: {tcp: "127.0.0.1:2"}, manager: {incus: etcd-jp1, docker: etcd}}
+  - {name: b, kind: generic, check: {tcp: "127.0.0.1:3"}, manager: {incus: etcd-jp1, systemd: etcd}}
+  - {name: c, kind: generic, check: {tcp: "127.0.0.1:4"}, manager: {incus: etcd-jp1, systemd: a.service, procd: b}}
 `, []string{
 			"4:17: incus.socket: must be an absolute path without '.', '..', '//' or a trailing '/'",
 			`4:38: incus.project: "a/b" must be 1 to 63 letters, digits, '_', '.' or '-', and begin with none of the last two`,
 			`9:22: services[0].manager.incus: "postgres_1" must be the name of an instance`,
+			"10:68: services[1].manager: docker is not reached inside an instance; systemd is",
+			`11:95: services[2].manager.systemd: "etcd" must be the whole name; did you mean etcd.service?`,
+			"12:68: services[3].manager: must be one of systemd and procd and incus",
 		}},
 		{"chain of a forwarder", least + `services:
   - {name: forward, kind: forwarder, listen: "192.0.2.1:1", to: "127.0.0.1:1", protocol: tcp, behind: [vm, etcd, nobody, etcd, forward], manager: {systemd: f.service}}
@@ -391,6 +397,22 @@ func TestNearest(t *testing.T) {
 	} {
 		if n := nearest(got, words); n != want {
 			t.Errorf("nearest(%q) = %q, want %q", got, n, want)
+		}
+	}
+}
+
+func TestManager_Of(t *testing.T) {
+	for _, c := range []struct {
+		m             Manager
+		manager, unit string
+	}{
+		{Manager{}, "", ""},
+		{Manager{Systemd: "a.service"}, "systemd", "a.service"},
+		{Manager{Incus: "postgres-1"}, "incus", "postgres-1"},
+		{Manager{Incus: "postgres-1", Systemd: "patroni.service"}, "incus", "postgres-1/systemd/patroni.service"},
+	} {
+		if manager, unit := c.m.Of(); manager != c.manager || unit != c.unit {
+			t.Errorf("%+v: got %q, %q", c.m, manager, unit)
 		}
 	}
 }

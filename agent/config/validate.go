@@ -502,9 +502,11 @@ func (m Manager) validate(k, service checker, kind node.Kind) {
 	switch {
 	case len(set) == 0:
 		service.bad("manager", "is required: what runs the service, such as {systemd: patroni.service} or {docker: etcd}")
-	case len(set) > 1:
+	case m.Incus != "" && len(set) == 2 && m.Systemd == "":
+		service.bad("manager", "%s is not reached inside an instance; systemd is", set[0])
+	case len(set) > 1 && (m.Incus == "" || len(set) > 2):
 		service.bad("manager", "must be one of %s", strings.Join(set, " and "))
-	case kind == node.KindPatroni && set[0] != "systemd":
+	case kind == node.KindPatroni && (set[0] != "systemd" || m.Incus != ""):
 		service.bad("manager", "a Patroni is looked after under systemd only")
 	}
 	m.validateSystemd(k)

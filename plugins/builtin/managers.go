@@ -9,7 +9,6 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 	"github.com/pgpatrol/pgpatrol/plugins/service/docker"
-	"github.com/pgpatrol/pgpatrol/plugins/service/incus"
 	"github.com/pgpatrol/pgpatrol/plugins/service/launchd"
 	"github.com/pgpatrol/pgpatrol/plugins/service/openrc"
 	"github.com/pgpatrol/pgpatrol/plugins/service/procd"
@@ -39,7 +38,7 @@ func Manager(name string, c ManagerConfig) (service.Manager, error) {
 	case "procd":
 		return procd.New(procd.Default(), procd.Deps{Logger: c.Logger})
 	case "incus":
-		return incus.New(incus.Config{Socket: c.IncusSocket, Project: c.IncusProject}, incus.Deps{Logger: c.Logger})
+		return incusManager(c)
 	}
 	return nil, fmt.Errorf("set up service manager %q: %w", name, errors.ErrUnsupported)
 }

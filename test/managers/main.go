@@ -23,7 +23,7 @@ import (
 type manager struct {
 	name  string
 	how   string   // what the suite meets: the real thing, or what stands for it
-	pkg   string   // with the test
+	pkg   string   // with the test, below plugins
 	test  string   // that runs the suite
 	place place    // where the test runs
 	env   []string // that the test wants
@@ -31,19 +31,21 @@ type manager struct {
 
 // managers are all managers, in the order of the table.
 var managers = []manager{
-	{"fake", "in memory, what the other tests use", "servicetest", "TestFake_Conformance", here{}, nil},
-	{"systemd", "real, in a container", "systemd", "TestE2E_Bus", systemd, []string{"PGPATROL_E2E_SYSTEMD=1"}},
-	{"openrc", "real, in a container", "openrc", "TestE2E_Conformance", openrc, []string{"PGPATROL_E2E_OPENRC=1"}},
-	{"launchd", "a replay of it, which keeps state", "launchd", "TestReplay_Conformance", here{}, nil},
-	{"procd", "a replay of it, which keeps state", "procd", "TestReplay_Conformance", here{}, nil},
-	{"docker", "real, behind a proxy that refuses undocumented calls", "docker", "TestE2E_Conformance", here{engineHere}, []string{"PGPATROL_E2E_DOCKER=" + engineSocket}},
-	{"incus", "real, in a container, behind a proxy that refuses undocumented calls", "incus", "TestE2E_Conformance", incusHost, []string{"PGPATROL_E2E_INCUS=" + incus.Socket}},
+	{"fake", "in memory, what the other tests use", "service/servicetest", "TestFake_Conformance", here{}, nil},
+	{"systemd", "real, in a container", "service/systemd", "TestE2E_Bus", systemd, []string{"PGPATROL_E2E_SYSTEMD=1"}},
+	{"openrc", "real, in a container", "service/openrc", "TestE2E_Conformance", openrc, []string{"PGPATROL_E2E_OPENRC=1"}},
+	{"launchd", "a replay of it, which keeps state", "service/launchd", "TestReplay_Conformance", here{}, nil},
+	{"procd", "a replay of it, which keeps state", "service/procd", "TestReplay_Conformance", here{}, nil},
+	{"docker", "real, behind a proxy that refuses undocumented calls", "service/docker", "TestE2E_Conformance", here{engineHere}, []string{"PGPATROL_E2E_DOCKER=" + engineSocket}},
+	{"incus", "real, in a container, behind a proxy that refuses undocumented calls", "service/incus", "TestE2E_Conformance", incusHost, []string{"PGPATROL_E2E_INCUS=" + incus.Socket}},
+	{"inside", "real systemd inside a real Incus instance, through Incus", "builtin", "TestE2E_IncusSystemd", incusNode, []string{"PGPATROL_E2E_INCUS=" + incus.Socket, "PGPATROL_E2E_INCUS_IMAGE=" + incusAlias}},
 }
 
 var (
-	systemd   = container{node, "/lib/systemd/systemd", []string{"systemctl", "is-active", "multi-user.target"}, false}
-	openrc    = container{openrcImage, "/sbin/openrc-init", []string{"grep", "-q", "default", "/run/openrc/softlevel"}, false}
-	incusHost = container{incusImage, "/usr/local/sbin/incus-host", incus.Ready(), true}
+	systemd   = container{node, "/lib/systemd/systemd", []string{"systemctl", "is-active", "multi-user.target"}, false, nil}
+	openrc    = container{openrcImage, "/sbin/openrc-init", []string{"grep", "-q", "default", "/run/openrc/softlevel"}, false, nil}
+	incusHost = container{incusImage, "/usr/local/sbin/incus-host", incus.Ready(), true, nil}
+	incusNode = container{incusImage, "/usr/local/sbin/incus-host", incus.Ready(), true, giveNode}
 )
 
 func main() {

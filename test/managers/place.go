@@ -33,7 +33,7 @@ func build(ctx context.Context, dir string, m manager) (string, error) {
 		return "", err
 	}
 	program := filepath.Join(dir, m.name+".test")
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "e2e", "-o", program, "./plugins/service/"+m.pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-tags", "e2e", "-o", program, "./plugins/"+m.pkg)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -89,10 +89,11 @@ func engineHere(context.Context) string {
 
 // container is a container of its own with an init system as its first process.
 type container struct {
-	image func(context.Context) (string, error) // returns the image's tag, and builds it where it is not there
-	init  string                                // its first process
-	ready []string                              // a command in it that succeeds once the init system is there
-	incus bool                                  // it runs instances of its own
+	image func(context.Context) (string, error)        // returns the image's tag, and builds it where it is not there
+	init  string                                       // its first process
+	ready []string                                     // a command in it that succeeds once the init system is there
+	incus bool                                         // it runs instances of its own
+	give  func(ctx context.Context, name string) error // gives it what the test wants; nil for nothing
 }
 
 // node is the lab's image, with systemd.
@@ -108,6 +109,18 @@ func openrcImage(ctx context.Context) (string, error) {
 // incusImage is the lab's image of a machine that runs Incus.
 func incusImage(ctx context.Context) (string, error) {
 	return image.EnsureIncus(ctx, docker.Client{}, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+}
+
+// incusAlias is what the node's image is called in an Incus.
+const incusAlias = "node"
+
+// giveNode gives an Incus the lab's image with systemd.
+func giveNode(ctx context.Context, name string) error {
+	tag, err := node(ctx)
+	if err != nil {
+		return err
+	}
+	return incus.Import(ctx, docker.Client{}, name, tag, incusAlias)
 }
 
 func (c container) absent(ctx context.Context) string {
@@ -134,6 +147,11 @@ func (c container) run(ctx context.Context, program string, env, args []string) 
 	}()
 	if err := c.start(ctx, d, name, tag); err != nil {
 		return nil, err
+	}
+	if c.give != nil {
+		if err := c.give(ctx, name); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := d.Output(ctx, "cp", program, name+":"+within); err != nil {
 		return nil, err

@@ -168,7 +168,7 @@ func importImage() error {
 }
 
 // daemon is the machine with the real daemon.
-type daemon struct{ gate *gate }
+type daemon struct{ gate *servicetest.Gate }
 
 func (d daemon) Install(t testing.TB, s servicetest.Service) string {
 	t.Helper()
@@ -244,25 +244,12 @@ func mainPID(t testing.TB, unit string) int {
 
 func (d daemon) Children(testing.TB, string) []int { return nil }
 
-func (g *gate) hang() (restore func()) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	hung := make(chan struct{})
-	g.hung = hung
-	return func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.hung = nil
-		close(hung)
-	}
-}
-
 func (d daemon) Disconnect(t testing.TB, hang bool) func() {
 	if hang {
-		return d.gate.hang()
+		return d.gate.Hang()
 	}
-	d.gate.close()
-	return func() { d.gate.open(t) }
+	d.gate.Close()
+	return func() { d.gate.Open(t) }
 }
 
 const (
@@ -284,19 +271,6 @@ var lacks = map[string]string{
 	"kill main, changed":     noKill,
 	"kill main, not running": noKill,
 	"kill main, permission":  noKill,
-}
-
-// open returns a Manager behind a gate that lets through what refuse does not want to refuse.
-func open(t *testing.T, refuse func(*http.Request) bool) (*Manager, *gate) {
-	t.Helper()
-	g := newGate(t, filepath.Join(t.TempDir(), "gate"), socket)
-	g.refuse = refuse
-	m, err := New(Config{Socket: g.path, Project: "default"}, Deps{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = m.Close() })
-	return m, g
 }
 
 // attend watches as the agent does for as long as it runs: by whom an instance was ended is in the events alone.
@@ -322,14 +296,12 @@ func attend(t *testing.T, m *Manager) {
 // TestE2E_Conformance runs behind a proxy that refuses whatever the package comment does not name.
 func TestE2E_Conformance(t *testing.T) {
 	servicetest.Conformance(t, func(t *testing.T) servicetest.Harness {
-		m, g := open(t, nil)
+		m, g := behind(t, socket, nil)
 		attend(t, m)
-		reader, _ := open(t, func(r *http.Request) bool { return r.Method != http.MethodGet })
+		reader, _ := behind(t, socket, func(r *http.Request) bool { return r.Method != http.MethodGet })
 		t.Cleanup(func() {
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			if len(g.refused) > 0 {
-				t.Errorf("calls that are not documented: %q", g.refused)
+			if refused := g.Refused(); len(refused) > 0 {
+				t.Errorf("calls that are not documented: %q", refused)
 			}
 		})
 		return servicetest.Harness{Manager: m, Unprivileged: reader, Host: daemon{g}, Lacks: lacks}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
@@ -196,15 +197,37 @@ func (m *Manager) watch(ctx context.Context, units []string, wake func()) error 
 		return fmt.Errorf("%d units, not 1 to %d", len(units), maxWatched)
 	}
 	watched := map[string]bool{}
+	inside := map[place]*group{}
 	for _, unit := range units {
-		if err := checkName(unit); err != nil {
+		p, err := m.parseUnit(unit)
+		if err != nil {
 			return err
 		}
-		watched[unit] = true
-	}
-	return m.listen(ctx, wake, func(e event) {
-		if watched[e.instance] && !e.silent() {
-			wake()
+		watched[p.instance] = true
+		if p.unit != "" {
+			at := place{instance: p.instance, manager: p.manager}
+			if inside[at] == nil {
+				inside[at] = &group{place: at, changed: make(chan struct{}, 1)}
+			}
+			inside[at].units = append(inside[at].units, p.unit)
 		}
+	}
+	eg, ctx := errgroup.WithContext(ctx)
+	for _, g := range inside {
+		eg.Go(func() error { return m.watchInside(ctx, g, wake) })
+	}
+	eg.Go(func() error {
+		return m.listen(ctx, wake, func(e event) {
+			if !watched[e.instance] || e.silent() {
+				return
+			}
+			for at, g := range inside {
+				if at.instance == e.instance {
+					g.poke()
+				}
+			}
+			wake()
+		})
 	})
+	return eg.Wait()
 }

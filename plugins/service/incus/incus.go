@@ -1,6 +1,7 @@
 // Package incus is the service manager contract on the instances of an Incus daemon, through its API on a unix socket.
 //
-// A unit is an instance's name. The package owns no process: the daemon runs the instances, and [service.Status.MainPID] is
+// A unit is an instance's name, or INSTANCE/MANAGER/UNIT: a unit of the service manager that runs inside the instance, which is
+// reached through a command in there ([Manager.Exec]). The package owns no process: the daemon runs the instances, and [service.Status.MainPID] is
 // an instance's first process as the daemon's machine numbers it. It promises that nothing is polled, that every method
 // obeys its context even while the daemon hangs, that an instance which a person stopped is told from one which should run
 // wherever Incus shows it and called unexplained where it does not, and that nothing is asked of the daemon but this, each
@@ -12,6 +13,11 @@
 //	GET  /1.0/operations/ID/wait    the end of an order
 //	GET  /1.0/events                that something happens, and who asked for it (type=lifecycle; a websocket)
 //	PUT  /1.0/instances/NAME/state  Start and Restart
+//
+// and for units inside, which need Exec and nothing of the last one:
+//
+//	POST /1.0/instances/NAME/exec        the way to the manager inside
+//	GET  /1.0/operations/ID/websocket    its input, output and errors
 //
 // It deliberately does not create, stop, freeze, update or remove anything, and it does not run the incus command.
 //
@@ -38,6 +44,13 @@
 // crashed inside an instance that runs is another matter. boot.autostart=false is a person's order not to start the instance
 // by machine: it is disabled.
 //
+// # Inside an instance
+//
+// What the manager inside says of its unit is the unit's status, and its orders are that manager's own, while the instance
+// runs and nobody works on it. Otherwise the unit has no state of its own: it is busy with what is done to the instance,
+// stopped with an instance that a person stopped, and unexplained with every other one that does not run. No order to a
+// unit inside ever starts, stops or restarts the instance. The main process of such a unit is numbered as inside.
+//
 // # Why it does not kill
 //
 // Incus has no order for it: a stop by force is a stop by a person to it, and to this package as well. KillMain gives
@@ -48,6 +61,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -87,18 +101,21 @@ func (c Config) Validate() error {
 // Deps are what a Manager needs from outside.
 type Deps struct {
 	Logger *slog.Logger // nil discards
+	Inside Inside       // nil for units that are instances only
 }
 
 // Manager is an Incus daemon. Make one with [New].
 type Manager struct {
 	config Config
 	log    *slog.Logger
+	inside Inside
 	http   *http.Client
 
 	mu    sync.Mutex      // guards below
 	since time.Time       // since when the daemon answers, zero while it does not
 	seen  map[string]end  // events of ends, by instance
 	down  map[string]down // first looks at instances that do not run
+	inner map[place]service.Manager
 }
 
 var (
@@ -116,13 +133,24 @@ func New(config Config, deps Deps) (*Manager, error) {
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{config: config, log: deps.Logger, http: newClient(config.Socket), seen: map[string]end{}, down: map[string]down{}}, nil
+	return &Manager{
+		config: config, log: deps.Logger, inside: deps.Inside, http: newClient(config.Socket),
+		seen: map[string]end{}, down: map[string]down{}, inner: map[place]service.Manager{},
+	}, nil
 }
 
-// Close ends the connections that are not in use. It is idempotent.
+// Close ends the connections that are not in use, and the managers inside. It is idempotent.
 func (m *Manager) Close() error {
+	m.mu.Lock()
+	var errs []error
+	for _, inner := range m.inner {
+		if c, ok := inner.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	m.mu.Unlock()
 	m.http.CloseIdleConnections()
-	return nil
+	return errors.Join(errs...)
 }
 
 // answered notes that the daemon answers.
@@ -148,7 +176,7 @@ func path(name string, more ...string) string {
 
 // Status implements service.Manager.
 func (m *Manager) Status(ctx context.Context, unit string) (service.Status, error) {
-	_, st, err := m.look(ctx, unit)
+	st, err := m.status(ctx, unit)
 	if err != nil {
 		return service.Status{}, fmt.Errorf("read status of %q: %w", unit, err)
 	}
@@ -165,6 +193,9 @@ func (m *Manager) Start(ctx context.Context, unit string) error {
 }
 
 func (m *Manager) start(ctx context.Context, unit string) error {
+	if isInside(unit) {
+		return m.startInside(ctx, unit)
+	}
 	_, st, err := m.look(ctx, unit)
 	switch {
 	case err != nil:
@@ -228,8 +259,14 @@ func (m *Manager) put(ctx context.Context, unit string, o stateOrder) error {
 	return m.wait(ctx, op.id)
 }
 
-// KillMain implements service.Manager: it gives errors.ErrUnsupported.
-func (m *Manager) KillMain(_ context.Context, unit string, _ service.Status) error {
+// KillMain implements service.Manager: it gives errors.ErrUnsupported for an instance.
+func (m *Manager) KillMain(ctx context.Context, unit string, want service.Status) error {
+	if isInside(unit) {
+		if err := m.killInside(ctx, unit, want); err != nil {
+			return fmt.Errorf("kill main process of %q: %w", unit, err)
+		}
+		return nil
+	}
 	return fmt.Errorf("kill main process of %q: to Incus a stop by force is a stop by a person: %w", unit, errors.ErrUnsupported)
 }
 
@@ -247,6 +284,9 @@ func (m *Manager) Restart(ctx context.Context, unit string, want service.Status)
 }
 
 func (m *Manager) restart(ctx context.Context, unit string, want service.Status) error {
+	if isInside(unit) {
+		return m.restartInside(ctx, unit, want)
+	}
 	i, err := m.unchanged(ctx, unit, want)
 	if err != nil {
 		return err
@@ -301,6 +341,9 @@ func (m *Manager) Limits(ctx context.Context, unit string) error {
 }
 
 func (m *Manager) limits(ctx context.Context, unit string) error {
+	if isInside(unit) {
+		return m.limitsInside(ctx, unit)
+	}
 	if _, _, err := m.look(ctx, unit); err != nil {
 		return err
 	}

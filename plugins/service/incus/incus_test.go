@@ -1,7 +1,6 @@
 package incus
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"os"
@@ -9,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/coder/websocket"
 
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
@@ -21,7 +18,7 @@ func runningDaemon(t testing.TB) daemonOf {
 }
 
 func TestStatus(t *testing.T) {
-	m, g := behindGate(t, runningDaemon(t))
+	m, g := behindGate(t, runningDaemon(t), nil)
 	st, err := m.Status(t.Context(), "p1")
 	if err != nil || st.State != service.StateRunning || st.MainPID != 11969 || st.InvocationID == "" || st.Enablement != "enabled" {
 		t.Errorf("got %+v, %v", st, err)
@@ -32,14 +29,13 @@ func TestStatus(t *testing.T) {
 	if err := m.Limits(t.Context(), "p1"); err != nil {
 		t.Error(err)
 	}
-	if len(g.refused) > 0 {
-		t.Errorf("calls that are not documented: %q", g.refused)
+	if refused := g.Refused(); len(refused) > 0 {
+		t.Errorf("calls that are not documented: %q", refused)
 	}
 }
 
 func TestLimits_ReadOnly(t *testing.T) {
-	m, g := behindGate(t, runningDaemon(t))
-	g.refuse = func(r *http.Request) bool { return r.Method != http.MethodGet }
+	m, _ := behindGate(t, runningDaemon(t), func(r *http.Request) bool { return r.Method != http.MethodGet })
 	if err := m.Limits(t.Context(), "p1"); !errors.Is(err, service.ErrPermission) {
 		t.Errorf("got %v", err)
 	}
@@ -72,7 +68,7 @@ func TestErrors(t *testing.T) {
 		"endless error": {answer(500, strings.Repeat("x", maxMessage+1)), service.ErrUnavailable, "not in Incus's words"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, _ := behindGate(t, daemonOf{answer: c.answer})
+			m, _ := behindGate(t, daemonOf{answer: c.answer}, nil)
 			_, err := m.Status(t.Context(), "p1")
 			if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) || len(err.Error()) > 500 {
 				t.Errorf("got %v", err)
@@ -95,11 +91,10 @@ func TestErrors_Socket(t *testing.T) {
 	if os.Geteuid() == 0 {
 		return // nothing is forbidden to root
 	}
-	g := newGate(t, filepath.Join(t.TempDir(), "gate"), "/absent")
-	if err := os.Chmod(g.path, 0); err != nil {
+	m, g := behindGate(t, runningDaemon(t), nil)
+	if err := os.Chmod(g.Path, 0); err != nil {
 		t.Fatal(err)
 	}
-	m.http = newClient(g.path)
 	if _, err := m.Status(t.Context(), "p1"); !errors.Is(err, service.ErrPermission) {
 		t.Errorf("got %v", err)
 	}
@@ -118,22 +113,8 @@ func TestWatch_Remembers(t *testing.T) {
 	stopped := inst(t, "stopped", "p1")
 	at := func(d time.Duration) string { return stopped.lastUsed.Add(d).Format(time.RFC3339Nano) }
 	send := make(chan string)
-	d := daemonOf{instance: recorded(t, "stopped.json"), answer: func(w http.ResponseWriter, r *http.Request) bool {
-		if r.URL.Path != "/1.0/events" {
-			return false
-		}
-		ws, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			t.Error(err)
-			return true
-		}
-		for text := range send {
-			_ = ws.Write(context.WithoutCancel(r.Context()), websocket.MessageText, []byte(text))
-		}
-		_ = ws.CloseNow()
-		return true
-	}}
-	m, _ := behindGate(t, d)
+	d := daemonOf{instance: recorded(t, "stopped.json"), answer: events(t, send)}
+	m, _ := behindGate(t, d, nil)
 	woken, ended := make(chan struct{}, 10), make(chan error, 1)
 	go func() { ended <- m.Watch(t.Context(), []string{"p1"}, func() { woken <- struct{}{} }) }()
 	<-woken
@@ -162,7 +143,7 @@ func TestWatch_Remembers(t *testing.T) {
 }
 
 func TestWatch_Refuses(t *testing.T) {
-	m, _ := behindGate(t, runningDaemon(t))
+	m, _ := behindGate(t, runningDaemon(t), nil)
 	for _, units := range [][]string{nil, {"p1", ".."}, make([]string, maxWatched+1)} {
 		if err := m.Watch(t.Context(), units, func() { t.Error("woken") }); err == nil || errors.Is(err, service.ErrUnavailable) {
 			t.Errorf("got %v", err)

@@ -208,6 +208,7 @@ func FuzzReplies(f *testing.F) {
 // daemonOf answers as a daemon does with one instance, from records.
 type daemonOf struct {
 	instance, state []byte
+	operations      []byte                                            // nil for none
 	answer          func(w http.ResponseWriter, r *http.Request) bool // true: it has answered
 }
 
@@ -228,6 +229,8 @@ func (d daemonOf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(b)
 	}
 	switch path := r.URL.Path; {
+	case path == "/1.0/operations" && d.operations != nil:
+		say(http.StatusOK, "", d.operations)
 	case path == "/1.0/operations":
 		say(http.StatusOK, "", []byte(`{}`))
 	case path == "/1.0/instances/p1":

@@ -517,3 +517,36 @@ func TestConfig(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestDial: another machine's bus is reached as its caller says, as root there, and this machine's sockets stay out of it.
+func TestDial(t *testing.T) {
+	b := newBus(t, "running")
+	dials := 0
+	m, err := New(Config{Bus: "/absent"}, Deps{Dial: func(ctx context.Context) (net.Conn, error) {
+		dials++
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", b.path)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Close() })
+	for range 2 {
+		if st, err := m.Status(t.Context(), "x.service"); err != nil || st.State != service.StateRunning {
+			t.Errorf("got %+v, %v", st, err)
+		}
+	}
+	if err := m.Limits(t.Context(), "x.service"); err != nil || dials != 1 {
+		t.Errorf("got %v after %d dials", err, dials)
+	}
+	for _, want := range []error{service.ErrPermission, service.ErrNotFound, service.ErrUnavailable} {
+		m, err := New(Default(), Deps{Dial: func(context.Context) (net.Conn, error) { return nil, want }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = m.Status(t.Context(), "x.service")
+		if !errors.Is(err, want) || errors.Is(err, service.ErrUnavailable) != errors.Is(want, service.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+	}
+}

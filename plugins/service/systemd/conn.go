@@ -37,6 +37,7 @@ const nudgeAfter = 50 * time.Millisecond
 // signals to DeliverSignal; both end with close.
 type conn struct {
 	bus    *dbus.Conn
+	uid    int    // that the calls are made as
 	direct bool   // systemd's own socket: no bus daemon, no match rules, every signal arrives
 	owner  string // unique name of systemd on the bus
 
@@ -46,28 +47,40 @@ type conn struct {
 }
 
 // open connects to the bus, or to systemd itself if that fails for root.
-func open(ctx context.Context, config Config) (*conn, error) {
-	c, err := dial(ctx, config.Bus, false)
-	if err == nil || os.Geteuid() != 0 || config.Direct == "" || ctx.Err() != nil {
+func (m *Manager) open(ctx context.Context) (*conn, error) {
+	if m.far != nil {
+		nc, err := m.far(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return m.begin(ctx, nc, "bus", false)
+	}
+	c, err := m.dial(ctx, m.config.Bus, false)
+	if err == nil || m.euid() != 0 || m.config.Direct == "" || ctx.Err() != nil {
 		return c, err
 	}
-	c, directErr := dial(ctx, config.Direct, true)
+	c, directErr := m.dial(ctx, m.config.Direct, true)
 	if directErr != nil {
 		return nil, errors.Join(err, directErr)
 	}
 	return c, nil
 }
 
-func dial(ctx context.Context, path string, direct bool) (*conn, error) {
+func (m *Manager) dial(ctx context.Context, path string, direct bool) (*conn, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{direct: direct, jobs: map[*jobWait]struct{}{}, watches: map[*watch]struct{}{}}
+	return m.begin(ctx, nc, path, direct)
+}
+
+// begin greets the bus on a connection, which it closes if that fails.
+func (m *Manager) begin(ctx context.Context, nc net.Conn, path string, direct bool) (*conn, error) {
+	c := &conn{direct: direct, uid: m.euid(), jobs: map[*jobWait]struct{}{}, watches: map[*watch]struct{}{}}
 	// The handshake of godbus knows no context: a deadline in the past wakes it up when ctx ends.
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
-	err = c.handshake(ctx, &socket{Conn: nc, in: bufio.NewReader(nc)})
+	err := c.handshake(ctx, &socket{Conn: nc, in: bufio.NewReader(nc)})
 	if !stop() && ctx.Err() != nil {
 		err = ctx.Err()
 	}
@@ -86,7 +99,7 @@ func (c *conn) handshake(ctx context.Context, s *socket) error {
 	}
 	c.bus = bus
 	// Only EXTERNAL, and with the number: looking up the user's name may need cgo.
-	if err := bus.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Geteuid()))}); err != nil {
+	if err := bus.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(c.uid))}); err != nil {
 		return err
 	}
 	if c.direct {
@@ -200,9 +213,9 @@ func wrap(err error) error {
 			return fmt.Errorf("%w: %w", sentinel, err)
 		}
 		return fmt.Errorf("%s: %w", de.Name, err)
-	case errors.Is(err, os.ErrPermission):
+	case errors.Is(err, os.ErrPermission) && !errors.Is(err, service.ErrPermission):
 		return fmt.Errorf("%w: %w", service.ErrPermission, err)
-	case errors.Is(err, service.ErrUnavailable):
+	case errors.Is(err, service.ErrUnavailable), errors.Is(err, service.ErrPermission), errors.Is(err, service.ErrNotFound):
 		return err
 	}
 	// Deadlines, refused connections, broken connections, nonsense: nobody answered.

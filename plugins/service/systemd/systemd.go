@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -54,13 +55,17 @@ func (c Config) Validate() error {
 // Deps are what a Manager needs from outside.
 type Deps struct {
 	Logger *slog.Logger // nil discards
+	// Dial opens a connection to the bus of another machine, on which calls are those of root there; the sockets of Config
+	// are not used then. nil for this machine.
+	Dial func(context.Context) (net.Conn, error)
 }
 
 // Manager is systemd. Make one with [New].
 type Manager struct {
 	config Config
 	log    *slog.Logger
-	euid   func() int
+	euid   func() int // on the machine of the bus
+	far    func(context.Context) (net.Conn, error)
 
 	// dialing holds a token while a connection is being opened: at most one attempt at a time.
 	dialing chan struct{}
@@ -85,7 +90,11 @@ func New(config Config, deps Deps) (*Manager, error) {
 	if deps.Logger == nil {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{config: config, log: deps.Logger, euid: os.Geteuid, dialing: make(chan struct{}, 1)}, nil
+	m := &Manager{config: config, log: deps.Logger, euid: os.Geteuid, far: deps.Dial, dialing: make(chan struct{}, 1)}
+	if m.far != nil {
+		m.euid = func() int { return 0 }
+	}
+	return m, nil
 }
 
 // Close ends the connection, which fails whatever is in progress with service.ErrUnavailable. It is idempotent; no
@@ -130,7 +139,7 @@ func (m *Manager) connect(ctx context.Context) (*conn, error) {
 	if c, err := m.current(); c != nil || err != nil {
 		return c, err
 	}
-	c, err := open(ctx, m.config)
+	c, err := m.open(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to systemd: %w", wrap(err))
 	}

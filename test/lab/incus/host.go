@@ -1,8 +1,17 @@
 // Package incus runs a machine with a real Incus in a container: what the container needs so that the daemon in it can run
-// instances.
+// instances, and where their image comes from.
 //
-// It owns the options of that container and nothing else; the image is package image's, names are the callers'.
+// It owns the options of that container and nothing else; the container's image is package image's, names are the callers'.
 package incus
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pgpatrol/pgpatrol/test/lab/docker"
+)
 
 // capabilities are all that there are but CAP_SYS_RESOURCE, which an engine inside a container itself may not give
 // (`--privileged` fails there), and which the daemon and its instances do without.
@@ -34,4 +43,41 @@ func Options(apparmor bool) []string {
 		out = append(out, "--security-opt", "apparmor=unconfined")
 	}
 	return out
+}
+
+// importer is what makes an image of the root file system in a folder. Its arguments are the folder and the alias.
+const importer = `set -e
+cd "$1"
+printf 'architecture: %s\ncreation_date: 1\n' "$(uname -m)" > metadata.yaml
+tar cf metadata.tar metadata.yaml
+incus image import metadata.tar rootfs.tar --alias "$2"
+cd / && rm -rf "$1"`
+
+// Import gives the Incus in container host the root file system of a Docker image, under an alias.
+func Import(ctx context.Context, d docker.Client, host, tag, alias string) error {
+	dir, err := os.MkdirTemp("", "pgpatrol-lab-incus-")
+	if err != nil {
+		return fmt.Errorf("make temporary folder: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	stopped := host + "-rootfs"
+	if _, err := d.Output(ctx, "create", "--name", stopped, tag); err != nil {
+		return err
+	}
+	defer func() { _, _ = d.Output(context.WithoutCancel(ctx), "rm", "-f", "-v", stopped) }()
+	file := filepath.Join(dir, "rootfs.tar")
+	if _, err := d.Output(ctx, "export", "-o", file, stopped); err != nil {
+		return err
+	}
+	const at = "/var/lib/incus/import"
+	for _, args := range [][]string{
+		{"exec", host, "mkdir", "-p", at},
+		{"cp", file, host + ":" + at + "/rootfs.tar"},
+		{"exec", host, "sh", "-c", importer, "sh", at, alias},
+	} {
+		if _, err := d.Output(ctx, args...); err != nil {
+			return fmt.Errorf("import an image into Incus: %w", err)
+		}
+	}
+	return nil
 }
