@@ -44,7 +44,7 @@ func TestE2E_IncusSystemd(t *testing.T) {
 				t.Errorf("calls that are not documented: %q", refused)
 			}
 		})
-		return servicetest.Harness{Manager: m, Unprivileged: reader, Host: &machine{instance: at, gate: g}}
+		return servicetest.Harness{Manager: m, Unprivileged: reader, Host: &machine{instance: at, gate: g}, Again: func(t *testing.T) service.Manager { return again(t, g) }}
 	})
 }
 
@@ -79,12 +79,18 @@ func through(t *testing.T, refuse func(*http.Request) bool) (service.Manager, *s
 		return incustest.Documented(r) && (refuse == nil || !refuse(r))
 	}}
 	g.Open(t)
+	return again(t, g), g
+}
+
+// again returns another one behind that gate.
+func again(t *testing.T, g *servicetest.Gate) service.Manager {
+	t.Helper()
 	m, err := Manager("incus", ManagerConfig{IncusSocket: g.Path, IncusProject: "default", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = m.(*incus.Manager).Close() })
-	return m, g
+	return m
 }
 
 // boot launches an instance and waits until systemd has booted it.

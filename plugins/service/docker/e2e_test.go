@@ -25,6 +25,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pgpatrol/pgpatrol/plugins/service"
 	"github.com/pgpatrol/pgpatrol/plugins/service/servicetest"
 )
 
@@ -283,11 +284,14 @@ func (e engine) Disconnect(t testing.TB, hang bool) func() {
 const (
 	noKill  = "to Docker a kill is a stop by a person; it restarts instead"
 	noReady = "Docker does not wait until a service says that it is up"
+	// with --restart=no, which "disable" of the tests sets
+	noDisabled = "Docker knows no disabled container: one without a restart policy that crashed may be started"
 )
 
 var lacks = map[string]string{
-	"policies":               "a container has no delay to set, no limit in time, and nothing survives its main process",
-	"disabled":               "Docker knows no disabled container: one without a restart policy that crashed may be started",
+	"policies": "a container has no delay to set, no limit in time, and nothing survives its main process",
+	"disabled": noDisabled,
+	"disabled, crashed, never a crash to a new agent": noDisabled,
 	"masked":                 "Docker knows no mask",
 	"start joins a start":    noReady,
 	"deadline during start":  noReady,
@@ -303,12 +307,18 @@ func open(t *testing.T, refuse func(*http.Request) bool) (*Manager, *gate) {
 	t.Helper()
 	g := newGate(t, filepath.Join(t.TempDir(), "gate"), socket)
 	g.refuse = refuse
+	return through(t, g), g
+}
+
+// through returns a Manager behind that gate.
+func through(t *testing.T, g *gate) *Manager {
+	t.Helper()
 	m, err := New(Config{Socket: g.path}, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = m.Close() })
-	return m, g
+	return m
 }
 
 // TestE2E_Conformance runs behind a proxy that refuses whatever the package comment does not name.
@@ -323,7 +333,7 @@ func TestE2E_Conformance(t *testing.T) {
 				t.Errorf("calls that are not documented: %q", g.refused)
 			}
 		})
-		return servicetest.Harness{Manager: m, Unprivileged: reader, Host: engine{g}, Lacks: lacks}
+		return servicetest.Harness{Manager: m, Unprivileged: reader, Host: engine{g}, Lacks: lacks, Again: func(t *testing.T) service.Manager { return through(t, g) }}
 	})
 }
 

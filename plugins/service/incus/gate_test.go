@@ -19,12 +19,18 @@ func behind(t testing.TB, socket string, refuse func(*http.Request) bool) (*Mana
 		return incustest.Documented(r) && (refuse == nil || !refuse(r))
 	}}
 	g.Open(t)
+	return through(t, g), g
+}
+
+// through returns a Manager behind that gate.
+func through(t testing.TB, g *servicetest.Gate) *Manager {
+	t.Helper()
 	m, err := New(Config{Socket: g.Path, Project: "default"}, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = m.Close() })
-	return m, g
+	return m
 }
 
 // behindGate does so for a daemon that is played by a handler.

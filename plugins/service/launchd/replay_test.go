@@ -137,7 +137,7 @@ func TestReplay_Conformance(t *testing.T) {
 	servicetest.Conformance(t, func(t *testing.T) servicetest.Harness {
 		t.Parallel()
 		m := newMac(t, replay)
-		return servicetest.Harness{Manager: m.manager(t, 501), Unprivileged: m.manager(t, 502), Host: m, Lacks: lacks}
+		return servicetest.Harness{Manager: m.manager(t, 501), Unprivileged: m.manager(t, 502), Host: m, Lacks: lacks, Again: func(t *testing.T) service.Manager { return m.manager(t, 501) }}
 	})
 }
 

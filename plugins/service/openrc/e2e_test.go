@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 
 func TestE2E_Conformance(t *testing.T) {
 	servicetest.Conformance(t, func(t *testing.T) servicetest.Harness {
-		return servicetest.Harness{Manager: manager(t), Unprivileged: nobody{t}, Host: machine{}, Lacks: lacks}
+		return servicetest.Harness{Manager: manager(t), Unprivileged: nobody{t}, Host: machine{}, Lacks: lacks, Again: func(t *testing.T) service.Manager { return manager(t) }}
 	})
 }
 

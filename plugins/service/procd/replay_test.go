@@ -124,7 +124,7 @@ func TestReplay_Conformance(t *testing.T) {
 	servicetest.Conformance(t, func(t *testing.T) servicetest.Harness {
 		t.Parallel()
 		w := newOpenWrt(t, replay)
-		return servicetest.Harness{Manager: w.manager(t, "ubus"), Unprivileged: w.manager(t, "ubus-nobody"), Host: w, Lacks: lacks}
+		return servicetest.Harness{Manager: w.manager(t, "ubus"), Unprivileged: w.manager(t, "ubus-nobody"), Host: w, Lacks: lacks, Again: func(t *testing.T) service.Manager { return w.manager(t, "ubus") }}
 	})
 }
 

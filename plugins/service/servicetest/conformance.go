@@ -68,9 +68,11 @@ type Host interface {
 type Harness struct {
 	Manager      service.Manager
 	Unprivileged service.Manager // the same units seen by a caller who may change nothing
-	Host         Host
-	Patience     time.Duration     // how long an expected state is waited for, 10 s if 0
-	Lacks        map[string]string // case name → why this manager cannot show it; the case is skipped with that reason
+	// Again returns another Manager that has seen nothing yet, as after a restart of the agent.
+	Again    func(t *testing.T) service.Manager
+	Host     Host
+	Patience time.Duration     // how long an expected state is waited for, 10 s if 0
+	Lacks    map[string]string // case name → why this manager cannot show it; the case is skipped with that reason
 }
 
 // Conformance runs the suite. open is called once per case, with that case's t.
@@ -128,6 +130,14 @@ var cases = []struct {
 	{"stopped by operator, exits with error", stoppedUnclean},
 	{"disabled", disabled},
 	{"masked", masked},
+	{"stopped by operator, never a crash to a new agent", stoppedAgain},
+	{"stopped by force, never a crash to a new agent", forcedAgain},
+	{"stopped by operator, told to a new agent", stopToldAgain},
+	{"crashed, told to a new agent", crashToldAgain},
+	{"disabled, crashed, never a crash to a new agent", disabledAgain},
+	{"disabled, stopped, never a crash to a new agent", disabledStoppedAgain},
+	{"crash loop", crashLoop},
+	{"stopped in a crash loop", stoppedInCrashLoop},
 	{"job pending", jobPending},
 	{"start joins a start", startJoins},
 	{"start, permission", startPermission},
@@ -151,6 +161,7 @@ var cases = []struct {
 	{"unknown unit", unknownUnit},
 	{"hostile names", hostileNames},
 	{"manager gone", managerGone},
+	{"manager gone when the agent starts", goneAtStart},
 	{"manager hangs", managerHangs},
 	{"context already ended", contextEnded},
 	{"concurrent use", concurrentUse},

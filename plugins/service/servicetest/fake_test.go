@@ -19,7 +19,7 @@ func TestFake_Conformance(t *testing.T) {
 	Conformance(t, func(t *testing.T) Harness {
 		t.Parallel()
 		f := NewFake()
-		return Harness{Manager: f, Unprivileged: f.Unprivileged(), Host: f}
+		return Harness{Manager: f, Unprivileged: f.Unprivileged(), Host: f, Again: func(*testing.T) service.Manager { return f }}
 	})
 }
 
@@ -59,7 +59,7 @@ func TestFake_ConformancePolled(t *testing.T) {
 		t.Parallel()
 		f := NewFake()
 		p := polled{f, 400 * time.Millisecond, 400 * time.Millisecond}
-		return Harness{Manager: p, Unprivileged: f.Unprivileged(), Host: f}
+		return Harness{Manager: p, Unprivileged: f.Unprivileged(), Host: f, Again: func(*testing.T) service.Manager { return p }}
 	})
 }
 

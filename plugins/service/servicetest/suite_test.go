@@ -90,6 +90,21 @@ var breaches = []struct {
 	{"limits are tried out", "limits, none", func(_ *testing.T, f *Fake) Harness {
 		return trusted(f, broken{Fake: f, limits: f.Start})
 	}},
+	{"a new agent takes a stop for a crash", "stopped by operator, never a crash to a new agent", func(_ *testing.T, f *Fake) Harness {
+		h := trusted(f, f)
+		h.Again = func(*testing.T) service.Manager { return forgetful{f} }
+		return h
+	}},
+	{"a new agent takes a crash for a stop", "crashed, told to a new agent", func(_ *testing.T, f *Fake) Harness {
+		h := trusted(f, f)
+		h.Again = func(*testing.T) service.Manager { return suspicious{f} }
+		return h
+	}},
+	{"a new agent takes a crash loop for a stop", "crash loop", func(_ *testing.T, f *Fake) Harness {
+		h := trusted(f, f)
+		h.Again = func(*testing.T) service.Manager { return suspicious{f} }
+		return h
+	}},
 	{"an order that it lacks succeeds", "orders that it lacks", func(_ *testing.T, f *Fake) Harness {
 		h := trusted(f, f)
 		h.Lacks = map[string]string{caseRestart: "says who"}
@@ -106,7 +121,30 @@ var breaches = []struct {
 }
 
 func trusted(f *Fake, m service.Manager) Harness {
-	return Harness{Manager: m, Unprivileged: f.Unprivileged(), Host: f, Patience: 3 * time.Second}
+	return Harness{Manager: m, Unprivileged: f.Unprivileged(), Host: f, Patience: 3 * time.Second, Again: func(*testing.T) service.Manager { return m }}
+}
+
+// forgetful takes what does not run for crashed.
+type forgetful struct{ *Fake }
+
+func (f forgetful) Status(ctx context.Context, unit string) (service.Status, error) {
+	st, err := f.Fake.Status(ctx, unit)
+	if st.State == service.StateStopped {
+		st.State, st.Result = service.StateFailed, "exit-code"
+	}
+	st.Halted = false
+	return st, err
+}
+
+// suspicious takes what does not run for stopped.
+type suspicious struct{ *Fake }
+
+func (f suspicious) Status(ctx context.Context, unit string) (service.Status, error) {
+	st, err := f.Fake.Status(ctx, unit)
+	if st.State == service.StateFailed || st.State == service.StateRestarting {
+		st.State = service.StateStopped
+	}
+	return st, err
 }
 
 const breachVariable = "PGPATROL_TEST_BREACH"
