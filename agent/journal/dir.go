@@ -1,12 +1,12 @@
 package journal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -97,35 +97,52 @@ func (d *directory) sync() error {
 	return nil
 }
 
-// lock takes the lock that only one agent can hold, for as long as the returned file is open.
-func (d *directory) lock() (*os.File, error) {
+// note is what stands in the lock file: who holds the lock, for people only, and how far the journal had come in which boot.
+type note struct {
+	pid  int
+	boot string
+	seq  uint64
+}
+
+// lock takes the lock that only one agent can hold, for as long as the returned file is open, and returns what its last holder
+// noted.
+func (d *directory) lock() (*os.File, note, error) {
 	f, err := d.open(lockName, unix.O_RDWR|unix.O_CREAT)
 	if err != nil {
-		return nil, err
+		return nil, note{}, err
 	}
+	last := readNote(f)
 	if _, err := retry(func() (int, error) { return 0, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
-		holder := holderOf(f)
+		holder := ""
+		if last.pid > 0 {
+			holder = fmt.Sprintf(" (held by process %d)", last.pid)
+		}
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = ErrLocked
 		}
-		return nil, errors.Join(fmt.Errorf("lock state directory %s%s: %w", d.path, holder, err), f.Close())
+		return nil, note{}, errors.Join(fmt.Errorf("lock state directory %s%s: %w", d.path, holder, err), f.Close())
 	}
-	// The process id is for people only; the lock is the kernel's, so a stale number does no harm.
-	if err := f.Truncate(0); err == nil {
-		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	return f, nil
+	writeNote(f, note{pid: os.Getpid(), boot: last.boot, seq: last.seq})
+	return f, last, nil
 }
 
-// holderOf words the process id in the lock file, or nothing if there is none.
-func holderOf(f *os.File) string {
-	b := make([]byte, 16)
-	n, _ := f.ReadAt(b, 0)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
-	if err != nil {
-		return ""
+// readNote reads a note, as much of it as there is.
+func readNote(f *os.File) note {
+	b := make([]byte, 256)
+	size, _ := f.ReadAt(b, 0)
+	var n note
+	line, _, _ := strings.Cut(string(b[:size]), "\n")
+	_, _ = fmt.Sscanf(line, "%d %s %d", &n.pid, &n.boot, &n.seq)
+	return n
+}
+
+// writeNote replaces the note. It need not survive the machine: it counts in its own boot only, and as long as the kernel runs it
+// has what was written.
+func writeNote(f *os.File, n note) {
+	b := fmt.Appendf(nil, "%d %s %d\n", n.pid, cmp.Or(n.boot, "-"), n.seq)
+	if _, err := f.WriteAt(b, 0); err == nil {
+		_ = f.Truncate(int64(len(b)))
 	}
-	return fmt.Sprintf(" (held by process %d)", pid)
 }
 
 // retry repeats a system call that a signal interrupted.

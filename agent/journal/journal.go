@@ -14,6 +14,9 @@
 //	journal.3.jsonl   journal.2.jsonl   journal.1.jsonl   journal.jsonl   lock   journal.torn
 //	oldest, next to go                                    written to             what a crash cut short
 //
+// The lock file notes how far the journal has come in this boot, so that records which are taken from its end whole are
+// missed as well.
+//
 // Every line is one JSON object that ends with the checksum of the bytes before it. Sequence numbers have no gaps, so
 // that a line that was taken out is noticed as well as one that was changed.
 package journal
@@ -98,6 +101,7 @@ type Journal struct {
 
 	mu     sync.Mutex // guards all below
 	lock   *os.File
+	noted  note   // by whoever held the lock before
 	file   file   // nil while the current file has to be created
 	size   int64  // where the next record belongs
 	base   int64  // of size, what the carry at the beginning takes
@@ -137,7 +141,7 @@ func Open(path string, d Deps) (*Journal, error) {
 		}
 		return osFile{f}, nil
 	}
-	if j.lock, err = dir.lock(); err != nil {
+	if j.lock, j.noted, err = dir.lock(); err != nil {
 		return nil, errors.Join(err, dir.f.Close())
 	}
 	if err := j.start(); err != nil {
@@ -160,6 +164,8 @@ func (j *Journal) start() error {
 	lost := j.began == 0 || j.boot == j.deps.BootID
 	text := ""
 	switch {
+	case torn == 0 && j.noted.boot == j.deps.BootID && j.noted.seq > j.seq:
+		lost, text = true, fmt.Sprintf("of the %d records that this boot had written, the last is %d", j.noted.seq, j.seq)
 	case torn > 0:
 		text = fmt.Sprintf("its last record is cut short: %d bytes at byte %d were moved to %s", torn, j.size, tornName)
 		if err := j.setAside(torn); err != nil {
@@ -173,6 +179,10 @@ func (j *Journal) start() error {
 	_, _ = j.try(Record{Kind: Repair, Text: text, Lost: lost}) // Healthy tells if this failed
 	return nil
 }
+
+// note notes how far the journal has come, so that records which are taken from its end are missed. The caller holds mu, or
+// nobody else knows the journal yet.
+func (j *Journal) note() { writeNote(j.lock, note{pid: os.Getpid(), boot: j.deps.BootID, seq: j.seq}) }
 
 // lost returns why what was done in the last hour is not known, or nil. The caller holds mu.
 func (j *Journal) lost() error {

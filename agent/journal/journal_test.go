@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -172,6 +173,8 @@ func TestOpen_EndLost(t *testing.T) {
 		{"the last record is half", half, "boot-1", true},
 		{"a bit of the last record", flipped, "boot-1", true},
 		{"emptied", none, "boot-1", true},
+		{"the last record is gone", func(b []byte) []byte { return b[:bytes.IndexByte(b, '\n')+1] }, "boot-1", true},
+		{"the last record is gone, and the power was lost", func(b []byte) []byte { return b[:bytes.IndexByte(b, '\n')+1] }, "boot-2", false},
 		{"whole", func(b []byte) []byte { return b }, "boot-1", false},
 		{"the power was lost", half, "boot-2", false},
 	} {

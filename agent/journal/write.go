@@ -63,6 +63,7 @@ func (j *Journal) write(r Record, b []byte) error {
 	j.dirty = false
 	j.size += int64(len(b))
 	j.seq = r.Seq
+	j.note()
 	j.ledger.add(r)
 	if len(j.ledger.entries) > maxAttempts {
 		j.ledger.trim(j.deps.BootID, r.At, r.Wall)

@@ -121,6 +121,10 @@ func TestAgent_JournalCutShort(t *testing.T) {
 	for name, cut := range map[string]func(string) string{
 		"half of the last record": func(whole string) string { return whole[:len(whole)-40] },
 		"emptied":                 func(string) string { return "" },
+		"the last two records": func(whole string) string {
+			lines := strings.SplitAfter(strings.TrimSuffix(whole, "\n"), "\n")
+			return strings.Join(lines[:len(lines)-2], "")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := journaled(t)
