@@ -21,7 +21,7 @@ const (
 	etcdStartProof = 10 * time.Minute // one that has just started reads its log and catches up before it answers
 	lossProof      = 5 * time.Second  // before a member that one look did not find counts as lost
 	quotaWarn      = 0.8              // of the quota (FAULTS.md F42)
-	quotaDefault   = int64(2) << 30   // etcd's own, where a member does not say (before 3.6)
+	quotaDefault   = int64(2) << 30   // etcd's own, where that of the member is not known
 
 	farProof = 60 * time.Second      // F44: D 60
 	farTook  = 20 * time.Millisecond // a member that answers sooner is near enough, wherever it is

@@ -9,7 +9,7 @@ import (
 
 // Etcd returns the ways to look at one member of etcd and at the others of its cluster.
 func Etcd(t probe.EtcdTarget) (probe.EtcdProbes, error) {
-	member, err := etcd.NewMember(etcd.Config{URL: t.URL}, etcd.Deps{TLS: t.TLS})
+	member, err := etcd.NewMember(etcd.Config{URL: t.URL, Quota: true}, etcd.Deps{TLS: t.TLS})
 	if err != nil {
 		return probe.EtcdProbes{}, err
 	}

@@ -214,7 +214,7 @@ type EtcdMember struct {
 	Version   string        `json:"version,omitempty"`
 	DBSize    int64         `json:"db_size,omitempty"` // bytes on disk
 	DBInUse   int64         `json:"db_in_use,omitempty"`
-	DBQuota   int64         `json:"db_quota,omitempty"` // 0: the member does not say (before 3.6)
+	DBQuota   int64         `json:"db_quota,omitempty"` // 0: not known
 	Learner   bool          `json:"learner,omitempty"`
 	Alarms    []string      `json:"alarms,omitempty"` // NOSPACE, CORRUPT
 	// Members are the members of its cluster, learners too, by their MemberID; empty: it was not asked, or does not say. They

@@ -41,6 +41,9 @@ type suite struct {
 	limit   time.Duration // that all of it is meant to fit on 2 cores, 0 for none
 	usual   []share
 	special map[string]special
+	// homelab are the shares of the scenarios with the first user's etcd, where not all of them are in the suite; nil: the usual
+	// ones of every one.
+	homelab map[string][]share
 }
 
 // suites lists the suites by name. New scenarios are in all of them.
@@ -61,7 +64,14 @@ func suites() map[string]suite {
 				"F62":                {nil, "more than three minutes: an isolated PostgreSQL takes long to stop"},
 				"BAD-cluster":        {nil, "BAD-keys with more of the same"},
 				"BAD-member-swapped": {nil, "BAD-member with other names"},
-				"F38-mbp":            {nil, "F38-nas on another machine"},
+			},
+			// A stack is made anew for them, and they take their time: one of each sort, the rest is in the suite all.
+			homelab: map[string][]share{
+				"F38-nas":     {{with: 1, without: 1}},
+				"F38-jp1":     {{with: 1}},
+				"F72":         {{with: 1}},
+				"F77":         {{with: 1}},
+				"STOP-docker": {{with: 1}},
 			},
 		},
 		// What "it must show" of the decisions: every scenario, each of them made again from the journals.
@@ -93,6 +103,8 @@ func (s suite) jobs(all []scenario.Scenario) []job {
 		shares := s.usual
 		if sp, ok := s.special[sc.ID]; ok {
 			shares = sp.shares
+		} else if sc.Homelab && s.homelab != nil {
+			shares = s.homelab[sc.ID]
 		}
 		for _, sh := range shares {
 			name := cmp.Or(sh.timings, timingsOf(sc)[0])

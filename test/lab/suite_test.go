@@ -65,7 +65,15 @@ func TestSuites_EveryScenarioRunsUnlessAReasonIsGiven(t *testing.T) {
 					without[j.scenario.ID]++
 				}
 			}
+			for id, shares := range s.homelab {
+				if sc, err := scenario.Find(id); err != nil || !sc.Homelab || len(shares) == 0 {
+					t.Errorf("homelab %s: %v, %v", id, err, shares)
+				}
+			}
 			for _, sc := range all {
+				if sc.Homelab && s.homelab != nil {
+					continue
+				}
 				if _, ok := s.special[sc.ID]; !ok && (with[sc.ID] == 0 || (without[sc.ID] > 0) != (bare && len(sc.Harm) > 0)) {
 					t.Errorf("%s: %d runs with pgpatrol, %d without", sc.ID, with[sc.ID], without[sc.ID])
 				}

@@ -21,6 +21,7 @@ type Config struct {
 	URL      string        // scheme, host and port: "http://192.168.9.100:2379"
 	Timeout  time.Duration // DefaultTimeout if 0
 	Username string        // of etcd's authentication, which only Members needs; empty: none
+	Quota    bool          // Member looks for the quota among the metrics where the member's Status does not have it
 }
 
 // Validate reports every reason why this cannot be the address of a member.
@@ -45,8 +46,9 @@ func newEndpoint(c Config, d Deps) (*probe.Endpoint, error) {
 // Member asks one member what it knows of itself, by gRPC and by HTTP at the same time. Each question has a connection
 // of its own, so that what is seen is what a client sees that comes now.
 type Member struct {
-	grpc *probe.Endpoint
-	http *probe.Endpoint
+	grpc  *probe.Endpoint
+	http  *probe.Endpoint
+	quota *quota // nil: not asked for
 }
 
 // NewMember returns a prober for the member at a client URL.
@@ -55,7 +57,11 @@ func NewMember(c Config, d Deps) (*Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure etcd probe: %w", err)
 	}
-	return &Member{grpc: e.Speaking("h2"), http: e.Speaking("http/1.1")}, nil
+	m := &Member{grpc: e.Speaking("h2"), http: e.Speaking("http/1.1")}
+	if c.Quota {
+		m.quota = &quota{http: m.http}
+	}
+	return m, nil
 }
 
 // Probe implements probe.Prober. It is an error if either question could not be asked.
@@ -76,6 +82,13 @@ func (m *Member) Probe(ctx context.Context) (probe.EtcdMember, error) {
 	seen.Health, seen.Healthy, seen.Reason = health.Health, health.Healthy, health.Reason
 	if seen.Detail == "" {
 		seen.Detail = health.Detail
+	}
+	switch {
+	case m.quota == nil || seen.DBQuota > 0:
+	case seen.MemberID == "":
+		m.quota.forget()
+	default:
+		seen.DBQuota = m.quota.of(ctx)
 	}
 	return seen, nil
 }

@@ -162,6 +162,8 @@ type trace struct {
 	waiting bool   // the engine was about to restart it after this run
 	stopped bool   // a person ended it
 	crashed bool   // nobody ended it
+
+	witness *hearing // what was listening when the run was seen, nobody telling it to end, and has listened since; nil for none
 }
 
 // judge returns the status of a container, given what is known of its run and of the engine.
@@ -235,6 +237,7 @@ func (m *Manager) inspect(ctx context.Context, unit string) (container, error) {
 // status reads a container and, where they may change what is thought of it, its events. An engine or a proxy that does not
 // give events leaves less known, and no more.
 func (m *Manager) status(ctx context.Context, unit string) (service.Status, error) {
+	h := m.listening(unit)
 	c, err := m.inspect(ctx, unit)
 	if err != nil {
 		return service.Status{}, err
@@ -248,8 +251,11 @@ func (m *Manager) status(ctx context.Context, unit string) (service.Status, erro
 			}
 			m.log.Debug("events of a container are not known", "unit", unit, "err", err)
 		}
+		if err != nil {
+			h = nil
+		}
 	}
-	t, settled := m.remember(unit, t, s)
+	s, t, settled := m.remember(unit, c, t, s, h)
 	return c.judge(unit, s, t, settled), nil
 }
 
@@ -265,12 +271,14 @@ func (m *Manager) recall(unit string, c container) trace {
 	return t
 }
 
-// remember adds to what was seen of a run, and reports whether the engine answers for long enough to have done its part.
-func (m *Manager) remember(unit string, t trace, s story) (trace, bool) {
-	t.stopped = t.stopped || s.stopped
-	t.crashed = t.crashed || s.crashed
+// remember adds what was heard to what the engine tells and both to what was seen of a run, and reports whether the engine
+// answers for long enough to have done its part.
+func (m *Manager) remember(unit string, c container, t trace, s story, h *hearing) (story, trace, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	s = m.overhear(unit, c, &t, s, h)
+	t.stopped = t.stopped || s.stopped
+	t.crashed = t.crashed || s.crashed
 	m.seen[unit] = t
-	return t, !m.since.IsZero() && time.Since(m.since) >= settling
+	return s, t, !m.since.IsZero() && time.Since(m.since) >= settling
 }

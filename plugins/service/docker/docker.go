@@ -29,12 +29,13 @@
 //	    another signal was sent to it through the API           unknown  docker kill -s HUP ends the policy as well
 //	    the engine answers for less than a minute               unknown  it may be about to start it
 //	    otherwise                                               stopped  the engine restarts what nobody stopped
-//	all its events from start to end are there, without a kill  failed   a crash
+//	all its events from start to end are there, or from when it
+//	was seen to run, without a kill                             failed   a crash
 //	otherwise                                                   unknown  nothing may be done
 //
-// So a container with restart=no that crashed may be started again while the engine still has its events, of which it
-// keeps the last 256 of all containers until it restarts; one that was stopped never is. What was once seen of a run is
-// remembered as long as the agent lives. A run that ended well counts as stopped, as with every manager.
+// So a container with restart=no that crashed may be started again if the engine still has its events, of which it keeps the
+// last 256 of all containers until it restarts, or if Watch has heard them since the container was seen to run; one that was
+// stopped never is. What was once seen of a run is remembered as long as the agent lives. A run that ended well counts as stopped, as with every manager.
 //
 // One stop cannot be seen: `docker kill` of a container under on-failure:N that waits for its very last restart, unless
 // the wait was seen. It looks like a container that used up its restarts.
@@ -111,10 +112,11 @@ type Manager struct {
 	base string // scheme and host of every URL
 	http *http.Client
 
-	mu      sync.Mutex       // guards below
-	version string           // of the API, empty until both sides agreed
-	since   time.Time        // since when the engine answers, zero while it does not
-	seen    map[string]trace // by unit
+	mu      sync.Mutex          // guards below
+	version string              // of the API, empty until both sides agreed
+	since   time.Time           // since when the engine answers, zero while it does not
+	seen    map[string]trace    // by unit
+	heard   map[string]*hearing // by unit that is watched now
 }
 
 var (
@@ -133,7 +135,7 @@ func New(config Config, deps Deps) (*Manager, error) {
 		deps.Logger = slog.New(slog.DiscardHandler)
 	}
 	base, client := newClient(config)
-	return &Manager{log: deps.Logger, base: base, http: client, seen: map[string]trace{}}, nil
+	return &Manager{log: deps.Logger, base: base, http: client, seen: map[string]trace{}, heard: map[string]*hearing{}}, nil
 }
 
 // Close ends the connections that are not in use. It is idempotent.

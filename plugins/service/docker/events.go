@@ -198,10 +198,17 @@ func (m *Manager) watch(ctx context.Context, units []string, wake func()) error 
 		"filters": {filters(units, "create", "start", "restart", "kill", "die", "stop", "oom", "pause", "unpause", "update",
 			"rename", "destroy")},
 	}
-	err = m.events(ctx, query, wake, func(event) error {
+	h, end := &hearing{}, func() {}
+	begun := func() {
+		end = m.listen(units, h)
+		wake()
+	}
+	err = m.events(ctx, query, begun, func(e event) error {
+		m.hear(h, e)
 		wake()
 		return nil
 	})
+	end()
 	if errors.Is(err, io.EOF) {
 		m.forget()
 		return fmt.Errorf("GET /events: %w: the engine ended it", service.ErrUnavailable)

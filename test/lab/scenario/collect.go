@@ -29,12 +29,17 @@ type collector struct {
 	witnesses int // that are heard of
 	streams   []*docker.Stream
 	running   sync.WaitGroup
+	abandon   context.CancelFunc // ends the streams by force
 }
+
+// countsWithin is how long the witnesses may take to end: the writer reads its whole table.
+const countsWithin = 45 * time.Second
 
 // startCollector starts the writer in the HAProxy container, a watcher on every PostgreSQL node and the lookers, with rest one that asks
 // Patroni's REST API too.
 func startCollector(ctx context.Context, s *stack.Stack, id string, rest bool, log *slog.Logger, tap func(record.Record)) (*collector, error) {
-	c := &collector{log: log, tap: tap, witnesses: 4 + len(lookers(s))}
+	ctx, abandon := context.WithCancel(ctx)
+	c := &collector{log: log, tap: tap, witnesses: 4 + len(lookers(s)), abandon: abandon}
 	proxy := s.Proxy()
 	err := c.start(ctx, s, proxy, "root", stack.WitnessPath, "-node", proxy.Name, "-run", id,
 		"-etcd", strings.Join(s.EtcdURLs(), ","), "-leader-key", stack.Namespace+"/"+stack.Scope+"/leader", "write")
@@ -74,7 +79,8 @@ func (c *collector) look(ctx context.Context, s *stack.Stack, n stack.Node) erro
 	pair := func(name string) string { return name + "=" + s.Container(s.Must(name)) }
 	switch n.Name {
 	case stack.TheEngine:
-		argv = append(argv, "-containers", pair(stack.EtcdNAS)+","+pair(stack.EtcdMBP), "-memory", pair(stack.NAS), "-etcd", url(stack.EtcdNAS))
+		argv = append(argv, "-containers", pair(stack.EtcdNAS)+","+pair(stack.EtcdMBP), "-memory", pair(stack.NAS), "-etcd", url(stack.EtcdNAS)+","+
+			string(through)+"=http://"+s.Must(stack.MBP).Addr.String()+":2379")
 	case stack.MBP:
 		argv = append(argv, "-units", stack.Socat+","+stack.SocatPeer, "-etcd", stack.EtcdMBP+"=http://127.0.0.1:2379")
 	case stack.JP1:
@@ -143,8 +149,12 @@ func (c *collector) ready() bool {
 	return len(heard) == c.witnesses
 }
 
-// stop tells the witnesses to end and waits for them; the writer counts its lost writes meanwhile.
+// stop tells the witnesses to end and waits for them; the writer counts its lost writes meanwhile. An engine may forget to
+// end a command in a container that was removed (20.10, with the machine's own process table).
 func (c *collector) stop() {
+	late := time.AfterFunc(countsWithin, c.abandon)
+	defer late.Stop()
+	defer c.abandon()
 	for _, s := range c.streams {
 		s.CloseInput()
 	}

@@ -42,6 +42,9 @@ const (
 	EtcdJP1   = "etcd" // of OpenRC
 )
 
+// EtcdQuota is the size in bytes at which a member of the homelab refuses writes: one that can be filled in a moment.
+const EtcdQuota = 32 << 20
+
 const (
 	engineSocket = "/var/run/docker.sock"
 	gatePath     = "/usr/local/bin/lab-gate"
@@ -245,7 +248,10 @@ func (s *Stack) restoreHomelab(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return s.rejoin(ctx)
+	if err := s.rejoin(ctx); err != nil {
+		return err
+	}
+	return s.shrink(ctx)
 }
 
 // thaw brings a member's container back and continues its process.
@@ -281,7 +287,9 @@ func (s *Stack) rejoin(ctx context.Context) error {
 done
 [ -n "$list" ] || { echo "no quorum"; exit 1; }
 case $list in *"$2"*) exit 0;; esac
-etcdctl member add "$1" --peer-urls="$2" >/dev/null && echo added`
+for i in $(seq 40); do # not while the others think ill of each other
+  said=$(etcdctl member add "$1" --peer-urls="$2" 2>&1) && { echo added; exit 0; }; sleep .5
+done; echo "$said"; exit 1`
 	n := s.Must(JP1)
 	out, err := s.Exec(ctx, s.Must(EtcdNAS), add, n.Member, "http://"+n.Addr.String()+":2380")
 	if err != nil {
@@ -295,6 +303,20 @@ sed -i 's/--initial-cluster-state new/--initial-cluster-state existing/' /etc/co
 rc-service -q etcd start`
 	if out, err := s.Exec(ctx, n, fresh); err != nil {
 		return fmt.Errorf("join etcd on %s: %w: %s", n.Name, err, oneLine(out))
+	}
+	return nil
+}
+
+// shrink makes the database small again where a fault filled it.
+func (s *Stack) shrink(ctx context.Context) error {
+	const small = `status() { etcdctl endpoint status -w json | sed 's/.*"'$1'":\([0-9]*\).*/\1/'; }
+[ "$(status dbSize)" -gt "$1" ] || exit 0
+shift
+etcdctl del --prefix /lab/ >/dev/null && etcdctl compact "$(status revision)" >/dev/null
+for e in "$@"; do etcdctl --endpoints="$e" defrag >/dev/null || exit 1; done`
+	args := append([]string{fmt.Sprint(EtcdQuota / 2)}, s.EtcdURLs()...)
+	if out, err := s.Exec(ctx, s.Must(EtcdNAS), small, args...); err != nil {
+		return fmt.Errorf("shrink etcd's database: %w: %s", err, oneLine(out))
 	}
 	return nil
 }

@@ -62,7 +62,7 @@ func (s *Stack) revive(ctx context.Context, n Node) error {
 			return err
 		}
 	}
-	verb := map[string]string{"paused": "unpause", "exited": "start", "created": "start", "dead": "start"}[state]
+	verb := map[string]string{"paused": "unpause", "exited": "start", "created": "start", "dead": "start", "restarting": "restart"}[state]
 	if verb == "" {
 		return nil
 	}

@@ -146,12 +146,16 @@ func (s *Stack) etcdFlags(n Node, listen string) []string {
 		cluster = append(cluster, e.Member+"=http://"+e.Addr.String()+":2380")
 	}
 	addr := n.Addr.String()
-	return []string{
+	flags := []string{
 		"--name", n.Member, "--data-dir", "/var/lib/etcd/data",
 		"--listen-client-urls", "http://" + listen + ":2379", "--advertise-client-urls", "http://" + addr + ":2379",
 		"--listen-peer-urls", "http://" + listen + ":2380", "--initial-advertise-peer-urls", "http://" + addr + ":2380",
 		"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-state", "new", "--initial-cluster-token", "pgpatrol-" + s.Name,
 	}
+	if s.Homelab {
+		flags = append(flags, "--quota-backend-bytes", fmt.Sprint(EtcdQuota))
+	}
+	return flags
 }
 
 // initFlags returns what the engine at hand needs for an init system beside the flags that every engine gets. On cgroup v1

@@ -37,6 +37,8 @@ type LookConfig struct {
 
 // Look asks managers four times and members of etcd twice a second until the context ends.
 func Look(ctx context.Context, cfg LookConfig, out *Output) error {
+	// A connection of its own for every question: one that is there already may work where a new one does not.
+	fresh := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	l := &looker{cfg: cfg, out: out, engine: engineClient(cfg.Engine), units: map[string]*beat[record.Unit]{}}
 	var all sync.WaitGroup
 	if len(cfg.Units) > 0 {
@@ -69,7 +71,7 @@ func Look(ctx context.Context, cfg LookConfig, out *Output) error {
 		all.Go(func() {
 			b := &beat[record.Etcd]{}
 			ticks(ctx.Done(), askEtcdEvery, func() {
-				got := member(ctx, name, url)
+				got := member(ctx, fresh, name, url)
 				key := got
 				key.Index, key.Text = 0, "" // it moves all the time
 				if now := time.Now(); ctx.Err() == nil && b.due(now, key) {
@@ -193,7 +195,7 @@ func kilobytes(status []byte, key string) int64 {
 }
 
 // member asks a member of etcd for its state, which it tells without a quorum, and for its health, which it does not.
-func member(parent context.Context, name, url string) record.Etcd {
+func member(parent context.Context, c *http.Client, name, url string) record.Etcd {
 	ctx, cancel := context.WithTimeout(parent, askTimeout)
 	defer cancel()
 	got := record.Etcd{Name: name}
@@ -203,7 +205,7 @@ func member(parent context.Context, name, url string) record.Etcd {
 		} `json:"header"`
 		Leader, RaftIndex, RaftTerm, DBSize string
 	}
-	body, err := get(ctx, http.DefaultClient, url+"/v3/maintenance/status", []byte("{}"))
+	body, err := get(ctx, c, url+"/v3/maintenance/status", []byte("{}"))
 	if err == nil {
 		err = json.Unmarshal(body, &st)
 	}
@@ -215,7 +217,7 @@ func member(parent context.Context, name, url string) record.Etcd {
 	got.Index, _ = strconv.ParseUint(st.RaftIndex, 10, 64)
 	got.Term, _ = strconv.ParseUint(st.RaftTerm, 10, 64)
 	got.Size, _ = strconv.ParseInt(st.DBSize, 10, 64)
-	_, err = get(ctx, http.DefaultClient, url+"/health", nil)
+	_, err = get(ctx, c, url+"/health", nil)
 	got.Healthy = err == nil
 	return got
 }

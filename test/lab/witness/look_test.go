@@ -63,11 +63,11 @@ func TestMember(t *testing.T) {
 	}))
 	defer s.Close()
 	want := record.Etcd{Name: "e", Answered: true, Healthy: true, Member: "15235", Leader: "15235", Index: 39, Term: 2, Size: 36864}
-	if diff := cmp.Diff(want, member(t.Context(), "e", s.URL)); diff != "" {
+	if diff := cmp.Diff(want, member(t.Context(), s.Client(), "e", s.URL)); diff != "" {
 		t.Errorf("member (-want +got):\n%s", diff)
 	}
 	healthy = false
-	if got := member(t.Context(), "e", s.URL); got.Healthy || !got.Answered {
+	if got := member(t.Context(), s.Client(), "e", s.URL); got.Healthy || !got.Answered {
 		t.Errorf("member without a quorum = %+v", got)
 	}
 }

@@ -3,6 +3,7 @@ package witness
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -168,6 +169,9 @@ func (u *unitWatcher) ask(parent context.Context) {
 func (u *unitWatcher) read(ctx context.Context, name string) (record.Unit, error) {
 	if u.conn == nil {
 		conn, err := dbus.ConnectSystemBus()
+		if err != nil { // as root, systemd answers on a socket of its own as well
+			conn, err = direct(err)
+		}
 		if err != nil {
 			return record.Unit{}, fmt.Errorf("connect to the system bus: %w", err)
 		}
@@ -208,6 +212,19 @@ func (u *unitWatcher) read(ctx context.Context, name string) (record.Unit, error
 	}
 	got.InvocationID = hex.EncodeToString(invocation)
 	return got, nil
+}
+
+// direct connects to systemd without a bus, or returns why there is no bus.
+func direct(noBus error) (*dbus.Conn, error) {
+	conn, err := dbus.Dial("unix:path=/run/systemd/private")
+	if err != nil {
+		return nil, errors.Join(noBus, err)
+	}
+	if err := conn.Auth(nil); err != nil {
+		_ = conn.Close()
+		return nil, errors.Join(noBus, err)
+	}
+	return conn, nil
 }
 
 func (u *unitWatcher) drop() {

@@ -26,7 +26,8 @@ type Config struct {
 	Login   func(name, password string) (token string, err error) // nil: authentication is off
 	Health  http.HandlerFunc
 	Version http.HandlerFunc
-	TLS     *tls.Config // nil: plain
+	Metrics http.HandlerFunc // nil: there are none
+	TLS     *tls.Config      // nil: plain
 }
 
 // Healthy is what a healthy member says of itself.
@@ -92,6 +93,9 @@ func Serve(tb testing.TB, c Config) *Member {
 	byHTTP := http.NewServeMux()
 	byHTTP.Handle("GET /health", c.Health)
 	byHTTP.Handle("GET /version", c.Version)
+	if c.Metrics != nil {
+		byHTTP.Handle("GET /metrics", c.Metrics)
+	}
 
 	m := &Member{Addr: l.Addr().String(), server: &http.Server{
 		TLSConfig: c.TLS, Protocols: new(http.Protocols), ErrorLog: log.New(io.Discard, "", 0),
