@@ -26,7 +26,9 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/observer"
 	"github.com/pgpatrol/pgpatrol/agent/orders"
+	"github.com/pgpatrol/pgpatrol/agent/router"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/proxy"
 	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
@@ -38,8 +40,11 @@ type Plugins struct {
 	Etcd      func(probe.EtcdTarget) (probe.EtcdProbes, error)
 	Forwarder func(probe.ForwarderTarget) (probe.ForwarderProbes, error)
 	Check     func(probe.CheckTarget) (probe.Prober[probe.Check], error)
-	Process   func() (func(ctx context.Context, pid int) (probe.Process, error), error)
-	Machine   func() (probe.Prober[probe.Machine], error)
+	// Proxy speaks with the proxy at a runtime socket, and Leader with the API at the address in a member's key.
+	Proxy   func(socket string) (proxy.Proxy, error)
+	Leader  func(url string) (probe.Prober[probe.PatroniAPI], error)
+	Process func() (func(ctx context.Context, pid int) (probe.Process, error), error)
+	Machine func() (probe.Prober[probe.Machine], error)
 	// Detect says whether this machine has a manager of that name, and from what that follows.
 	Detect func(manager string) (ok bool, evidence string)
 }
@@ -68,12 +73,13 @@ type Agent struct {
 	wake    chan struct{}
 	started node.Instant
 
-	mu        sync.Mutex // guards cfg, problem, journal, unwritten and managers
+	mu        sync.Mutex // guards what follows up to routers
 	cfg       config.Config
 	problem   string // why a newer configuration file is not in force
 	journal   *journal.Journal
 	unwritten string // why the last record was not written, "" if it was
 	managers  []api.Manager
+	routers   []*router.Router
 
 	view   atomic.Pointer[published]
 	orders *orders.Keeper // of this node, set before anything runs
@@ -236,6 +242,12 @@ func (a *Agent) setManagers(m []api.Manager) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.managers = m
+}
+
+func (a *Agent) setRouters(r []*router.Router) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.routers = r
 }
 
 func (a *Agent) configProblem() string {

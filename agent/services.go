@@ -148,6 +148,13 @@ func (g *generation) buildService(s config.Service, spec node.ServiceSpec, acces
 			target.TLS = etcdTLS
 		}
 		out.Forwarder, err = g.a.o.Plugins.Forwarder(target)
+	case node.KindHAProxy:
+		p, perr := g.a.o.Plugins.Proxy(s.Socket)
+		if perr != nil {
+			return out, perr
+		}
+		g.addRouter(s, p)
+		out.Check = answering{p, s.Backend}
 	case node.KindGeneric, node.KindMachine, node.KindPatroni:
 		out.Check, err = g.a.o.Plugins.Check(probe.CheckTarget{TCP: s.Check.TCP, HTTP: s.Check.HTTP, Command: s.Check.Command})
 	}

@@ -20,6 +20,9 @@ func (a *Agent) Status(context.Context) (api.Status, error) {
 	}
 	a.mu.Lock()
 	st.Managers = a.managers
+	for _, r := range a.routers {
+		st.Routes = append(st.Routes, r.Report())
+	}
 	a.mu.Unlock()
 	if v := a.view.Load(); v != nil {
 		st.Snapshot, st.Plan = &v.question.Snapshot, &v.plan

@@ -14,6 +14,7 @@ import (
 	"github.com/pgpatrol/pgpatrol/agent/loop"
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/agent/observer"
+	"github.com/pgpatrol/pgpatrol/agent/router"
 	"github.com/pgpatrol/pgpatrol/coordinator"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 )
@@ -31,6 +32,8 @@ type generation struct {
 	exec  *executor.Executor
 	hosts *hosts
 	loop  *loop.Loop
+
+	routers []*router.Router
 }
 
 // build makes the parts of a configuration and starts none. It fails if one of them cannot be made.
@@ -151,6 +154,10 @@ func (g *generation) run(ctx context.Context, mem node.Memory) error {
 			return nil
 		})
 	}
+	for _, r := range g.routers {
+		eg.Go(func() error { return ignoreEnd(ctx, r.Run(ctx)) })
+	}
+	g.a.setRouters(g.routers)
 	open := g.resolve(ctx, g.a.journal.Unresolved())
 	eg.Go(func() error { g.resolveLater(ctx, open); return nil })
 	eg.Go(func() error { return ignoreEnd(ctx, g.loop.Run(ctx)) })
@@ -198,6 +205,9 @@ func (g *generation) forwardWakes(ctx context.Context) {
 			return
 		case <-g.dcs.Changed():
 			poke(g.a.wake)
+			for _, r := range g.routers {
+				r.Wake()
+			}
 		}
 	}
 }

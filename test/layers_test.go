@@ -46,6 +46,8 @@ var layers = map[string]layer{
 	"agent/engine":    core,
 	"agent/guard":     core,
 	"agent/runbook":   core,
+	"agent/route":     core,
+	"agent/router":    cycling,
 	"agent/decision":  judgement,
 	"agent/whynot":    judgement,
 	"agent/loop":      cycling,

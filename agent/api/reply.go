@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/route"
 )
 
 // DefaultSocket is where an agent answers unless its configuration says otherwise.
@@ -48,6 +49,7 @@ type Status struct {
 	Plan          *node.Plan     `json:"plan,omitempty"`     // absent until the first decision
 	ConfigProblem string         `json:"config_problem,omitempty"`
 	Managers      []Manager      `json:"managers,omitempty"` // those that the configuration names
+	Routes        []route.Report `json:"routes,omitempty"`   // of every proxy here
 }
 
 // Manager is a service manager that the configuration names, and whether this machine shows signs of it.

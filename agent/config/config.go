@@ -90,7 +90,12 @@ type Service struct {
 	To       string   `yaml:"to"`       // kind forwarder: host:port to which it forwards
 	Protocol string   `yaml:"protocol"` // kind forwarder: what it carries, of probe.Protocols
 	Behind   []string `yaml:"behind"`   // kind forwarder: names of the services here that its backend consists of, nearest first
-	Check    Check    `yaml:"check"`    // kinds generic and machine
+
+	Socket  string            `yaml:"socket"`  // kind haproxy: path of its runtime socket, or host:port
+	Backend string            `yaml:"backend"` // kind haproxy: the backend that leads to the primary
+	Members map[string]string `yaml:"members"` // kind haproxy: Patroni's name of the member that a server stands for, by the server's name
+
+	Check Check `yaml:"check"` // kinds generic and machine
 
 	Manager  Manager `yaml:"manager"`
 	Policy   Policy  `yaml:"policy"`

@@ -235,7 +235,7 @@ func TestParse_Problems(t *testing.T) {
 			"3:48: etcd.password_file: must be an absolute path without '.', '..', '//' or a trailing '/'",
 		}},
 		{"kind of service that is not known", least + "services: [{name: vip, kind: keepalived}]\n", []string{
-			`4:30: services[0].kind: "keepalived" is not supported; supported: patroni, etcd, forwarder, generic, machine`,
+			`4:30: services[0].kind: "keepalived" is not supported; supported: patroni, etcd, forwarder, haproxy, generic, machine`,
 		}},
 		{"member of etcd", least + `services:
   - name: etcd
@@ -316,7 +316,7 @@ services:
 			"11:14: services[0].manager: a Patroni is looked after under systemd only",
 		}},
 		{"service without anything", least + "services: [{}]\n", []string{
-			"4:12: services[0].kind: is required: supported: patroni, etcd, forwarder, generic, machine",
+			"4:12: services[0].kind: is required: supported: patroni, etcd, forwarder, haproxy, generic, machine",
 			"4:12: services[0].manager: is required: what runs the service, such as {systemd: patroni.service} or {docker: etcd}",
 			"4:12: services[0].name: is required: what you call it",
 		}},

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/pgpatrol/pgpatrol/agent/node"
 )
 
 // position is a place in the file, both parts from 1.
@@ -117,17 +119,21 @@ func (d *document) decodeStruct(n *yaml.Node, v reflect.Value, path string) {
 	})
 }
 
-// decodeMap decodes the one kind of map there is: something by finding.
+// decodeMap decodes something by finding, or by a name that people chose, which validation looks at.
 func (d *document) decodeMap(n *yaml.Node, v reflect.Value, path string) {
 	v.Set(reflect.MakeMap(v.Type()))
-	d.decodePairs(n, path, findingNames(), func(key string, value *yaml.Node) {
+	var names []string // nil: any
+	if v.Type().Key() == reflect.TypeFor[node.Code]() {
+		names = findingNames()
+	}
+	d.decodePairs(n, path, names, func(key string, value *yaml.Node) {
 		item := reflect.New(v.Type().Elem()).Elem()
 		d.decode(value, item, join(path, key))
 		v.SetMapIndex(reflect.ValueOf(key).Convert(v.Type().Key()), item)
 	})
 }
 
-// decodePairs calls f for every key that is known and its value, and records the others.
+// decodePairs calls f for every key that is known, any where names is nil, and its value, and records the others.
 func (d *document) decodePairs(n *yaml.Node, path string, names []string, f func(key string, value *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
 		d.refuse(n, path, "must hold keys and values, not %s", describe(n))
@@ -140,7 +146,7 @@ func (d *document) decodePairs(n *yaml.Node, path string, names []string, f func
 			d.add(start(key), path, "merge keys, anchors, aliases, tags and compound keys are not supported")
 			continue
 		}
-		if !slices.Contains(names, key.Value) {
+		if names != nil && !slices.Contains(names, key.Value) {
 			d.unknown(start(key), path, key.Value, names)
 			continue
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/proxy"
 )
 
 // maxSocketPath is the room that the smallest sockaddr_un has for a path (104 bytes on darwin, with the final NUL).
@@ -328,6 +329,8 @@ func (s Service) validate(k checker) {
 		s.validateEtcd(k)
 	case node.KindForwarder:
 		s.validateForwarder(k)
+	case node.KindHAProxy:
+		s.validateHAProxy(k)
 	case node.KindGeneric, node.KindMachine:
 		s.Check.validate(checker{k.report, k.prefix + "check."}, k)
 	}
@@ -386,6 +389,27 @@ func (s Service) validateForwarder(k checker) {
 	k.identity(s.Identity)
 }
 
+func (s Service) validateHAProxy(k checker) {
+	if k.need("socket", s.Socket, "its runtime socket, such as /run/haproxy/admin.sock, of level admin") && !isPath(s.Socket) && !isAddress(s.Socket) {
+		k.bad("socket", "must be an absolute path, or a host or address and a port")
+	}
+	if k.need("backend", s.Backend, "the backend that leads to the primary") && !proxy.ValidName(s.Backend) {
+		k.bad("backend", "%s is not the name of a backend", strconv.Quote(clip(s.Backend)))
+	}
+	stands := map[string]string{}
+	for _, server := range slices.Sorted(maps.Keys(s.Members)) {
+		member, key := s.Members[server], join("members", server)
+		if !proxy.ValidName(server) {
+			k.bad(key, "%s is not the name of a server", strconv.Quote(clip(server)))
+		}
+		k.name(key, member, "Patroni's name for the member")
+		if other, ok := stands[member]; ok {
+			k.bad(key, "stands for %s, as %s does", member, other)
+		}
+		stands[member] = server
+	}
+}
+
 // identityGrammar is what etcdctl prints: the cluster's and the member's id in hexadecimal.
 var identityGrammar = regexp.MustCompile(`^[0-9a-f]{1,16}/[0-9a-f]{1,16}$`)
 
@@ -441,6 +465,9 @@ func (s Service) validateForeign(k checker) {
 		{"to", s.To != "", []node.Kind{node.KindForwarder}},
 		{"protocol", s.Protocol != "", []node.Kind{node.KindForwarder}},
 		{"check", s.Check.TCP != "" || s.Check.HTTP != "" || len(s.Check.Command) > 0, []node.Kind{node.KindGeneric, node.KindMachine}},
+		{"socket", s.Socket != "", []node.Kind{node.KindHAProxy}},
+		{"backend", s.Backend != "", []node.Kind{node.KindHAProxy}},
+		{"members", len(s.Members) > 0, []node.Kind{node.KindHAProxy}},
 		{"behind", len(s.Behind) > 0, []node.Kind{node.KindForwarder}},
 	} {
 		if f.set && !slices.Contains(f.kinds, node.Kind(s.Kind)) {

@@ -296,20 +296,10 @@ func (v *View) result() node.DCS {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	d.Since = v.since
-	switch {
-	case !v.known && v.problem == nil:
-		d.Cluster = node.Unseen[node.Cluster](sourceKeys, "not read yet", 0)
-	case v.foreign != nil:
-		d.Cluster = node.Unseen[node.Cluster](sourceKeys, v.foreign.Error(), v.proved)
+	d.Cluster = v.keys()
+	if v.foreign != nil {
 		d.Alarms = node.Unseen[[]string](sourceAlarms, v.foreign.Error(), v.proved)
 		d.Writable = node.Unseen[bool](sourceWrite, v.foreign.Error(), v.proved)
-	case !v.known:
-		d.Cluster = node.Unseen[node.Cluster](sourceKeys, v.problem.Error(), 0)
-	default:
-		d.Cluster = node.Seen(v.cluster(), sourceKeys, v.proved)
-		if v.problem != nil {
-			d.Cluster.Why = "not refreshed: " + v.problem.Error()
-		}
 	}
 	d.Shared = v.shared(d.Cluster)
 	d.LeaderLease = explain(d.LeaderLease, "etcd lease", d.Cluster, absentLeader(d.Cluster.Value))
@@ -321,6 +311,37 @@ func (v *View) result() node.DCS {
 		d.Writable = node.Unseen[bool](sourceWrite, "asked only before an action", 0)
 	}
 	return d
+}
+
+// keys is what is known of Patroni's keys, and as of when. It is called with mu.
+func (v *View) keys() node.Fact[node.Cluster] {
+	switch {
+	case !v.known && v.problem == nil:
+		return node.Unseen[node.Cluster](sourceKeys, "not read yet", 0)
+	case v.foreign != nil:
+		return node.Unseen[node.Cluster](sourceKeys, v.foreign.Error(), v.proved)
+	case !v.known:
+		return node.Unseen[node.Cluster](sourceKeys, v.problem.Error(), 0)
+	}
+	f := node.Seen(v.cluster(), sourceKeys, v.proved)
+	if v.problem != nil {
+		f.Why = "not refreshed: " + v.problem.Error()
+	}
+	return f
+}
+
+// Cluster returns what is known of Patroni's keys now, and asks nobody.
+func (v *View) Cluster() node.Fact[node.Cluster] {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.keys()
+}
+
+// Leader proves by a linearizable read of the leader key what is known, and returns it: current as of the moment at which
+// that read began, or as old as it was where the read failed.
+func (v *View) Leader(ctx context.Context) node.Fact[node.Cluster] {
+	_ = v.prove(ctx) // the fact says so
+	return v.Cluster()
 }
 
 // absentLeader says why there is no lease of the leader to ask for.

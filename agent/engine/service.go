@@ -143,7 +143,7 @@ func (t *target) works() bool {
 		return t.f.Member.Fresh(t.now, FreshLocal) && t.f.Member.Value.Serves()
 	case node.KindForwarder:
 		return t.f.Through.Fresh(t.now, FreshLocal) && t.f.Through.Value.Outcome == answered
-	case node.KindGeneric, node.KindMachine, node.KindPatroni:
+	case node.KindHAProxy, node.KindGeneric, node.KindMachine, node.KindPatroni:
 	}
 	return t.f.Check.Fresh(t.now, FreshLocal) && t.f.Check.Value.OK
 }
@@ -219,7 +219,7 @@ func (t *target) crashCode() node.Code {
 		return node.EtcdCrashed
 	case node.KindForwarder:
 		return node.ForwarderDead
-	case node.KindGeneric, node.KindMachine, node.KindPatroni:
+	case node.KindHAProxy, node.KindGeneric, node.KindMachine, node.KindPatroni:
 	}
 	return node.ServiceCrashed
 }

@@ -22,11 +22,13 @@ func WithoutDCS(kind node.Kind, verb node.Verb) (allowed bool, why string) {
 		return false, "a Patroni that is started without etcd waits for it before it looks at PostgreSQL, and can demote a primary that runs (FACTS.md §3.4)"
 	case kind == node.KindPatroni && verb == node.Restart:
 		return false, "a restart of Patroni stops PostgreSQL (FAULTS.md L3)"
+	case verb == node.StartFailed && kind == node.KindHAProxy:
+		return true, "it crashed on this machine, and its own checks find the leader without etcd"
 	case verb == node.StartFailed && (kind == node.KindEtcd || kind == node.KindForwarder || kind == node.KindGeneric || kind == node.KindMachine):
 		return true, "it crashed on this machine, and may be why etcd does not answer (FAULTS.md F40)"
 	case verb == node.Restart && kind == node.KindForwarder:
 		return true, "it carries nothing while it hangs, and may be why etcd does not answer (FAULTS.md F72)"
-	case verb == node.Restart && (kind == node.KindEtcd || kind == node.KindGeneric || kind == node.KindMachine):
+	case verb == node.Restart && (kind == node.KindEtcd || kind == node.KindHAProxy || kind == node.KindGeneric || kind == node.KindMachine):
 		return false, "it runs, and nobody can say what depends on it now (FAULTS.md S11)"
 	case !slices.Contains(node.Kinds(), kind):
 		return false, "what a service of kind " + nameOr(string(kind), "(none)") + " does without etcd is not known"
@@ -91,7 +93,7 @@ func redundancy(c *check) string {
 		return c.etcdRedundancy()
 	case node.KindMachine:
 		return c.machineRedundancy()
-	case node.KindPatroni, node.KindForwarder, node.KindGeneric:
+	case node.KindPatroni, node.KindForwarder, node.KindHAProxy, node.KindGeneric:
 	}
 	cl := c.cluster()
 	lead, _ := cl.Member(cl.LeaderName())

@@ -34,7 +34,7 @@ func (c *check) serviceFreshness() []string {
 	case node.KindForwarder:
 		need("what comes through the forwarder", c.facts.Through.Fresh(c.now, c.limit()))
 		need("what answers behind it", c.facts.Past.Fresh(c.now, c.limit()))
-	case node.KindGeneric, node.KindMachine, node.KindPatroni:
+	case node.KindHAProxy, node.KindGeneric, node.KindMachine, node.KindPatroni:
 		need("its check", c.facts.Check.Fresh(c.now, c.limit()))
 	}
 	return bad

@@ -38,13 +38,14 @@ const (
 	Hold    Kind = "hold"    // a person ordered to do nothing
 	Lift    Kind = "lift"    // a person, or its time, ended a hold
 	Approve Kind = "approve" // a person agreed to one action
+	Route   Kind = "route"   // something is about to be told to a proxy, was told, or was not
 	Memory  Kind = "memory"  // what the next process of the agent has to know, see node.Kept
 )
 
 // Valid reports whether this version knows the kind.
 func (k Kind) Valid() bool {
 	switch k {
-	case Start, Stop, Finding, Cleared, Plan, Intent, Result, Config, Repair, Carry, Hold, Lift, Approve, Memory:
+	case Start, Stop, Finding, Cleared, Plan, Intent, Result, Config, Repair, Carry, Hold, Lift, Approve, Route, Memory:
 		return true
 	}
 	return false

@@ -22,8 +22,13 @@ const (
 	KindMachine Kind = "machine"
 )
 
+// KindHAProxy is a HAProxy that leads clients to the members of the cluster.
+const KindHAProxy Kind = "haproxy"
+
 // Kinds returns every kind.
-func Kinds() []Kind { return []Kind{KindPatroni, KindEtcd, KindForwarder, KindGeneric, KindMachine} }
+func Kinds() []Kind {
+	return []Kind{KindPatroni, KindEtcd, KindForwarder, KindHAProxy, KindGeneric, KindMachine}
+}
 
 // Verbs returns the verbs that may be used on services of this kind. A restart of Patroni would stop PostgreSQL, and what a
 // restart of anything else than those below would heal is not known.
@@ -33,7 +38,7 @@ func (k Kind) Verbs() []Verb {
 		return []Verb{SoftKill, StartFailed}
 	case KindEtcd, KindForwarder, KindMachine:
 		return []Verb{StartFailed, Restart}
-	case KindGeneric:
+	case KindGeneric, KindHAProxy:
 	}
 	return []Verb{StartFailed}
 }
@@ -77,7 +82,7 @@ type ServiceFacts struct {
 	Others  []Peer                 `json:"others,omitempty"` // kind etcd: the other members
 	Through Fact[probe.Hop]        `json:"through,omitzero"` // kind forwarder: asked through it
 	Past    Fact[probe.Hop]        `json:"past,omitzero"`    // kind forwarder: asked at the end that it forwards to
-	Check   Fact[probe.Check]      `json:"check,omitzero"`   // kinds generic and machine
+	Check   Fact[probe.Check]      `json:"check,omitzero"`   // kinds haproxy, generic and machine
 }
 
 // Peer is another member of etcd as this machine reaches it.

@@ -79,7 +79,7 @@ func (t *target) observe(ctx context.Context, depth Depth, now func() node.Insta
 			wg.Go(func() { f.Through = look(ctx, f.Through, t.Forwarder.Through, checkTimeout, "through it", at) })
 			wg.Go(func() { f.Past = look(ctx, f.Past, t.Forwarder.Past, checkTimeout, "past it", at) })
 		}
-	case node.KindGeneric, node.KindMachine, node.KindPatroni:
+	case node.KindHAProxy, node.KindGeneric, node.KindMachine, node.KindPatroni:
 		if at := now(); stale(f.Check, at, everyCheck[depth]) {
 			wg.Go(func() { f.Check = look(ctx, f.Check, t.Check, checkTimeout, "its check", at) })
 		}

@@ -139,7 +139,7 @@ func never(k node.Kind, verb node.Verb, name string) string {
 	switch k {
 	case node.KindPatroni:
 		why = fmt.Sprintf("a restart of Patroni stops PostgreSQL and causes a failover. What heals a Patroni that hangs is %s", node.SoftKill)
-	case node.KindGeneric:
+	case node.KindGeneric, node.KindHAProxy:
 		why = fmt.Sprintf("what it would heal of a service of kind %s that runs is not known. One that crashed is started (%s)", k, node.StartFailed)
 	case node.KindEtcd, node.KindForwarder, node.KindMachine:
 		why = fmt.Sprintf("it is for a Patroni that hangs. What heals a service of kind %s that does nothing is %s", k, whileItRuns(k))

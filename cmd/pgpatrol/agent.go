@@ -68,7 +68,7 @@ func runAgent(ctx context.Context, e *env, path string, log *slog.Logger) error 
 			Manager: func(name string, c agent.ManagerConfig) (service.Manager, error) {
 				return builtin.Manager(name, builtin.ManagerConfig(c))
 			},
-			Patroni: builtin.Patroni, Etcd: builtin.Etcd, Forwarder: builtin.Forwarder, Check: builtin.Check, Process: builtin.Process, Machine: builtin.Machine, Detect: builtin.Detect,
+			Patroni: builtin.Patroni, Etcd: builtin.Etcd, Forwarder: builtin.Forwarder, Check: builtin.Check, Proxy: builtin.Proxy, Leader: builtin.Leader, Process: builtin.Process, Machine: builtin.Machine, Detect: builtin.Detect,
 		},
 	})
 	if problems, ok := errors.AsType[config.Problems](err); ok {

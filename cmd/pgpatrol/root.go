@@ -49,7 +49,7 @@ func newRoot(e *env) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand())
 	root.PersistentFlags().StringVar(&e.socket, "socket", api.DefaultSocket, "unix `PATH` on which the agent answers")
-	root.AddCommand(agentCommand(e), statusCommand(e), planCommand(e), historyCommand(e), explainCommand(e), checkCommand(e), versionCommand(e))
+	root.AddCommand(agentCommand(e), statusCommand(e), routesCommand(e), planCommand(e), historyCommand(e), explainCommand(e), checkCommand(e), versionCommand(e))
 	root.AddCommand(whyCommand(e), whyNotCommand(e), policyCommand(e))
 	root.AddCommand(pauseCommand(e), resumeCommand(e), killSwitchCommand(e), approveCommand(e))
 	for _, c := range root.Commands() {

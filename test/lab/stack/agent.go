@@ -254,7 +254,7 @@ func (s *Stack) agentConfig(n Node, o AgentOptions, root string) ([]byte, error)
 	default:
 		cfg, err = render("agent.yaml", agentText, map[string]any{
 			"Node": n.Name, "Scope": Scope, "Namespace": Namespace, "Etcd": s.EtcdURLs(), "Policy": policy,
-			"Patroni": n.Kind == Postgres, "Member": n.Member, "Addr": n.Addr.String(),
+			"Patroni": n.Kind == Postgres, "Proxy": n.Name == s.Proxy().Name, "Member": n.Member, "Addr": n.Addr.String(),
 		})
 	}
 	if err != nil {

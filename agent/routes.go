@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pgpatrol/pgpatrol/agent/config"
+	"github.com/pgpatrol/pgpatrol/agent/journal"
+	"github.com/pgpatrol/pgpatrol/agent/node"
+	"github.com/pgpatrol/pgpatrol/agent/route"
+	"github.com/pgpatrol/pgpatrol/agent/router"
+	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/proxy"
+)
+
+// addRouter makes what lets one proxy follow the leader.
+func (g *generation) addRouter(s config.Service, p proxy.Proxy) {
+	a := g.a
+	g.routers = append(g.routers, router.New(router.Deps{
+		Spec:   route.Spec{Service: s.Name, Scope: g.scope, Backend: s.Backend, Members: s.Members},
+		Socket: s.Socket, Proxy: p, Etcd: g.dcs, Leader: a.o.Plugins.Leader, Now: a.o.Host.Now, Logger: a.log("router"),
+		Mode: func() node.Mode { return a.adjusts(s.Name) },
+		Held: func() string { return a.heldBack(s.Name) },
+		Intend: func(r route.Answer) error {
+			_, err := a.journal.Append(journal.Record{Kind: journal.Route, Text: fmt.Sprintf("%s: about to tell: %s (%s)", s.Name, router.Told{Answer: r}.Text(), r.Text)})
+			return err
+		},
+		Told: func(t router.Told) {
+			a.note(journal.Record{Kind: journal.Route, Text: fmt.Sprintf("%s: told within %s: %s", s.Name, t.Took, t.Text())})
+			log := a.log("router")
+			if t.Err != nil {
+				log.Warn("proxy not told", "service", s.Name, "err", t.Err)
+				return
+			}
+			log.Info("proxy told", "service", s.Name, "text", t.Text(), "took", t.Took)
+		},
+	}))
+}
+
+// adjusts returns the mode of class adjust for a service as the configuration has it now: a reload of policy alone makes no
+// new router.
+func (a *Agent) adjusts(service string) node.Mode {
+	for _, s := range a.config().Spec().Services {
+		if s.Service == service {
+			return s.Policy.Adjust
+		}
+	}
+	return node.ModeOff
+}
+
+// heldBack says why nothing may be told to a proxy now, "" if nothing speaks against it: what people ordered, and the
+// agent's own health.
+func (a *Agent) heldBack(service string) string {
+	if err := a.permit(node.Action{Verb: "route", Service: service}); err != nil {
+		return err.Error()
+	}
+	if err := a.journal.Healthy(); err != nil {
+		return "the journal cannot be relied on: " + err.Error()
+	}
+	if n := a.crashes(); n >= node.CrashLimit {
+		return fmt.Sprintf("this agent ended %d times within %s and only observes", n, node.CrashWindow)
+	}
+	return ""
+}
+
+// answering is the check of a proxy: its runtime socket answers.
+type answering struct {
+	proxy   proxy.Proxy
+	backend string
+}
+
+// Probe implements probe.Prober. What the socket says instead of an answer is a failed check; that a person forgot to let the
+// agent use it says nothing of the proxy.
+func (c answering) Probe(ctx context.Context) (probe.Check, error) {
+	_, err := c.proxy.Table(ctx, c.backend)
+	switch {
+	case err == nil:
+		return probe.Check{Outcome: probe.OutcomeAnswered, OK: true, Detail: "its runtime socket answers"}, nil
+	case errors.Is(err, proxy.ErrNotUsable):
+		return probe.Check{}, err
+	case errors.Is(err, context.DeadlineExceeded):
+		return probe.Check{Outcome: probe.OutcomeTimeout, Detail: err.Error()}, nil
+	}
+	return probe.Check{Outcome: probe.OutcomeBroken, Detail: err.Error()}, nil
+}
