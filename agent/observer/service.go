@@ -70,10 +70,11 @@ func (t *target) observe(ctx context.Context, depth Depth, now func() node.Insta
 	t.unitDue = false
 	t.mu.Unlock()
 	var wg sync.WaitGroup
+	missing := missing(f)
 	wg.Go(func() { t.observeUnit(ctx, &f, due || stale(f.Unit, now(), everyUnit[depth]), now) })
 	switch t.Spec.Kind {
 	case node.KindEtcd:
-		t.observeEtcd(ctx, &wg, &f, depth, now)
+		t.observeEtcd(ctx, &wg, &f, depth, missing, now)
 	case node.KindForwarder:
 		if at := now(); stale(f.Through, at, everyCheck[depth]) {
 			wg.Go(func() { f.Through = look(ctx, f.Through, t.Forwarder.Through, checkTimeout, "through it", at) })
@@ -130,8 +131,14 @@ func limits(ctx context.Context, old node.Fact[string], m service.Manager, unit,
 // observeEtcd asks the member of this machine and the others. While the one here does not answer, the others are also asked
 // which members there are: one that an operator has removed ends by itself, and is not to be started (FAULTS.md F56). While
 // it answers it is a member, and nobody is bothered; and nobody is who has no leader, because no list can be had there.
-func (t *target) observeEtcd(ctx context.Context, wg *sync.WaitGroup, f *node.ServiceFacts, depth Depth, now func() node.Instant) {
-	missing := !f.Member.Known || f.Member.Value.Outcome != probe.OutcomeAnswered
+// missing reports whether the member of this machine was not seen to run and answer: the others are asked then whether it is
+// one of theirs. Its last answer may be older than its end, and it must not be started on the word of a list that is older
+// than its removal (FAULTS.md F56).
+func missing(f node.ServiceFacts) bool {
+	return !f.Member.Known || f.Member.Value.Outcome != probe.OutcomeAnswered || f.Unit.Known && f.Unit.Value.State != service.StateRunning
+}
+
+func (t *target) observeEtcd(ctx context.Context, wg *sync.WaitGroup, f *node.ServiceFacts, depth Depth, missing bool, now func() node.Instant) {
 	if at := now(); stale(f.Member, at, everyCheck[depth]) {
 		wg.Go(func() { f.Member = look(ctx, f.Member, t.Etcd.Member, checkTimeout, "this member", at) })
 	}

@@ -81,6 +81,7 @@ func lists(by string, ids ...string) probe.EtcdMembers {
 // etcdBench is a member of etcd with two others, as the observer sees them.
 type etcdBench struct {
 	*clock
+	fake   *servicetest.Fake
 	one    *target
 	me     *said[probe.EtcdMember]
 	others [2]*said[probe.EtcdMember]
@@ -89,7 +90,7 @@ type etcdBench struct {
 
 func newEtcdBench(t *testing.T) *etcdBench {
 	f, unit := running(t)
-	b := &etcdBench{clock: started(), me: &said[probe.EtcdMember]{value: member("a1")}}
+	b := &etcdBench{clock: started(), fake: f, me: &said[probe.EtcdMember]{value: member("a1")}}
 	s := Service{Spec: node.ServiceSpec{Service: "etcd", Kind: node.KindEtcd, Unit: unit, Manager: "fake"}, Units: f, PeerURLs: []string{"http://two", "http://three"}}
 	s.Etcd.Member = b.me
 	for i, id := range []string{"a2", "a3"} {
@@ -154,6 +155,28 @@ func TestEtcd_MembersAreAskedForWhenOneIsMissing(t *testing.T) {
 		if got := b.look(t, b.one, Confirm).Others[0].Member; len(got.Value.Members) > 0 || got.Value.Detail != c.detail || !got.Known {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+}
+
+// TestEtcd_MembersAreAskedForBeforeAStart: FAULTS.md F56, found in the lab. A member that was removed ends at once: its last
+// answer, and the lists of the others, are older than that when its manager tells of its end.
+func TestEtcd_MembersAreAskedForBeforeAStart(t *testing.T) {
+	b := newEtcdBench(t)
+	b.look(t, b.one, Routine)
+	b.sleep(10 * time.Second)
+	b.look(t, b.one, Routine)
+	b.lists[0].times()
+
+	b.fake.Crash(t, b.one.Spec.Unit)
+	b.lists[0].say(lists("a2", "a2", "a3"), nil)
+	b.sleep(time.Second)
+	(&Observer{targets: []*target{b.one}}).TouchUnits()
+	if f := b.look(t, b.one, Routine); f.Unit.Value.State != service.StateFailed || f.Member.Value.Outcome != probe.OutcomeAnswered {
+		t.Fatalf("the end was told by its manager alone: %+v", f)
+	}
+	f := b.look(t, b.one, Confirm)
+	if n := b.lists[0].times(); n != 1 || !cmp.Equal(f.Others[0].Member.Value.Members, []string{"a2", "a3"}) {
+		t.Errorf("before the start the list was asked for %d times: %v", n, f.Others[0].Member.Value.Members)
 	}
 }
 

@@ -60,9 +60,9 @@ func parse(unit string, props map[string]any) (service.Status, error) {
 	if st.StartLimit == 0 || st.StartLimitSpan == 0 {
 		st.StartLimit, st.StartLimitSpan = 0, 0 // either switches the limit off
 	}
-	lifetime := micros(want[uint64](&r, "ExecMainExitTimestampMonotonic")) - micros(want[uint64](&r, "ExecMainStartTimestampMonotonic"))
+	began, ended := want[uint64](&r, "ExecMainStartTimestampMonotonic"), want[uint64](&r, "ExecMainExitTimestampMonotonic")
 	_, counted := props["NRestarts"]
-	st.Halted = counted && halted(st, lifetime)
+	st.Halted = counted && halted(st, micros(ended)-micros(began)) || ordered(st, began, want[uint64](&r, "ActiveExitTimestampMonotonic"), ended)
 	if err := errors.Join(r.errs...); err != nil {
 		return service.Status{}, err
 	}
@@ -89,6 +89,21 @@ func state(active, sub string) service.State {
 		return service.StateFailed
 	}
 	return service.StateUnknown
+}
+
+// ordered tells a stop that systemd carried out from an end that it was surprised by, also where no policy would have restarted
+// the service: in a stop the unit leaves its active state first and its main process ends afterwards, in a crash it is the other
+// way round (systemd 257; socat ends with 143 when it is stopped, which systemd calls a failure). What systemd ends by itself
+// has results of its own, but for RuntimeMaxSec. A time that lies before the start of the main process is of another run.
+func ordered(st service.Status, began, left, ended uint64) bool {
+	if st.State != service.StateFailed || st.LoadError != "" || left < began || left >= ended {
+		return false
+	}
+	switch st.Result {
+	case "exit-code", "signal", "core-dump", "timeout":
+		return true
+	}
+	return false
 }
 
 // halted tells a stop by an operator whose service did not go quietly (an exit code on SIGTERM, or SIGKILL after

@@ -182,11 +182,11 @@ func TestState_Words(t *testing.T) {
 
 // Every property that parse reads, removed and then with a type that systemd never used.
 func TestParse_OddProperties(t *testing.T) {
-	optional := map[string]bool{"NRestarts": true, "ControlGroup": true, "User": true, "RestartUSec": true, "StartLimitBurst": true, "StartLimitIntervalUSec": true, "OOMPolicy": true, "FragmentPath": true, "ExecMainStartTimestampMonotonic": true, "ExecMainExitTimestampMonotonic": true}
+	optional := map[string]bool{"NRestarts": true, "ControlGroup": true, "User": true, "RestartUSec": true, "StartLimitBurst": true, "StartLimitIntervalUSec": true, "OOMPolicy": true, "FragmentPath": true, "ExecMainStartTimestampMonotonic": true, "ExecMainExitTimestampMonotonic": true, "ActiveExitTimestampMonotonic": true}
 	for _, name := range []string{
 		"LoadState", "ActiveState", "SubState", "Result", "ExecMainStatus", "UnitFileState", "MainPID", "InvocationID",
 		"NRestarts", "ControlGroup", "User", "KillMode", "Restart", "RestartUSec", "StartLimitBurst",
-		"StartLimitIntervalUSec", "OOMPolicy", "FragmentPath", "ExecMainStartTimestampMonotonic", "ExecMainExitTimestampMonotonic", "Job",
+		"StartLimitIntervalUSec", "OOMPolicy", "FragmentPath", "ExecMainStartTimestampMonotonic", "ExecMainExitTimestampMonotonic", "ActiveExitTimestampMonotonic", "Job",
 	} {
 		props := captured(t, "running")
 		delete(props, name)
@@ -243,6 +243,36 @@ func TestParse_Halted(t *testing.T) {
 			got, err := parse("x.service", props)
 			if err != nil || got.Halted != tc.want {
 				t.Errorf("got %v, %v, want %v", got.Halted, err, tc.want)
+			}
+		})
+	}
+}
+
+// TestParse_StopWithoutRestart: FAULTS.md F07, found in the lab. socat ends with 143 when systemd stops it, which systemd calls a
+// failure; with Restart=no nothing but the order of two times shows that somebody wanted it. The times are systemd 257's.
+func TestParse_StopWithoutRestart(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		result      string
+		began, left uint64
+		ended       uint64
+		want        service.Intent
+	}{
+		{"systemctl stop", "exit-code", 4897884885, 4898443811, 4898446102, service.IntentStopped},
+		{"systemctl stop, and SIGKILL after its time", "timeout", 4897884885, 4898443811, 4908446102, service.IntentStopped},
+		{"SIGTERM from somebody else", "exit-code", 4899029006, 4900424383, 4900424157, service.IntentRun},
+		{"SIGKILL", "signal", 4900984563, 4901578386, 4901578062, service.IntentRun},
+		{"it was active in an earlier run only", "exit-code", 4900984563, 4898443811, 4901578062, service.IntentRun},
+		{"watchdog", "watchdog", 4897884885, 4898443811, 4898446102, service.IntentRun},
+		{"no memory", "oom-kill", 4897884885, 4898443811, 4898446102, service.IntentRun},
+		{"a systemd that does not say", "exit-code", 4897884885, 0, 4898446102, service.IntentRun},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			props := captured(t, "stopped-exit-code")
+			props["Restart"], props["Result"] = "no", tc.result
+			props["ExecMainStartTimestampMonotonic"], props["ActiveExitTimestampMonotonic"], props["ExecMainExitTimestampMonotonic"] = tc.began, tc.left, tc.ended
+			if got, err := parse("x.service", props); err != nil || got.Intent() != tc.want {
+				t.Errorf("got %v of %+v, %v; want %v", got.Intent(), got, err, tc.want)
 			}
 		})
 	}

@@ -156,8 +156,8 @@ func (s *Stack) startMBP(ctx context.Context, tag string, extra []string) error 
 	files := []file{
 		{Path: SocatAddress, Mode: 0o644, Data: address},
 		{Path: "/etc/lab/etcd-socat.env", Mode: 0o644, Data: address},
-		{Path: "/etc/systemd/system/" + Socat, Mode: 0o644, Data: socatUnit(2379)},
-		{Path: "/etc/systemd/system/" + SocatPeer, Mode: 0o644, Data: socatUnit(2380)},
+		{Path: "/usr/lib/systemd/system/" + Socat, Mode: 0o644, Data: socatUnit(2379)},
+		{Path: "/usr/lib/systemd/system/" + SocatPeer, Mode: 0o644, Data: socatUnit(2380)},
 	}
 	if err := s.put(ctx, n, files); err != nil {
 		return err

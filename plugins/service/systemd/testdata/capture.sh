@@ -5,7 +5,7 @@
 set -eu
 out=$1
 mkdir -p "$out"
-keep='["LoadState","ActiveState","SubState","Result","ExecMainStatus","ExecMainCode","Job","UnitFileState","MainPID","InvocationID","NRestarts","ControlGroup","User","KillMode","Restart","RestartUSec","StartLimitBurst","StartLimitIntervalUSec","OOMPolicy","FragmentPath","Id","Names","Type","TimeoutStopUSec","LoadError","ControlPID","StatusText","Description","ExecMainStartTimestampMonotonic","ExecMainExitTimestampMonotonic"]'
+keep='["LoadState","ActiveState","SubState","Result","ExecMainStatus","ExecMainCode","Job","UnitFileState","MainPID","InvocationID","NRestarts","ControlGroup","User","KillMode","Restart","RestartUSec","StartLimitBurst","StartLimitIntervalUSec","OOMPolicy","FragmentPath","Id","Names","Type","TimeoutStopUSec","LoadError","ControlPID","StatusText","Description","ExecMainStartTimestampMonotonic","ExecMainExitTimestampMonotonic","ActiveExitTimestampMonotonic"]'
 grab() {
 	busctl --json=short call org.freedesktop.systemd1 "/org/freedesktop/systemd1/unit/$2_2eservice" \
 		org.freedesktop.DBus.Properties GetAll s "" |
