@@ -30,9 +30,12 @@ func healthy() probe.EtcdMember {
 	}
 }
 
+// patience is long enough for an answer on a busy machine, and short enough for those that never come.
+const patience = 1500 * time.Millisecond
+
 func member(t testing.TB, addr string) *Member {
 	t.Helper()
-	m, err := NewMember(Config{URL: "http://" + addr, Timeout: 300 * time.Millisecond}, Deps{})
+	m, err := NewMember(Config{URL: "http://" + addr, Timeout: patience}, Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,14 +253,14 @@ func TestHops(t *testing.T) {
 		Version: etcdtest.Says(200, `{"etcdserver":"secret"}`),
 	}).Addr
 	who := func(addr string) probe.Prober[probe.Hop] {
-		w, err := NewWho(Config{URL: "http://" + addr, Timeout: 300 * time.Millisecond}, Deps{})
+		w, err := NewWho(Config{URL: "http://" + addr, Timeout: patience}, Deps{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return w
 	}
 	peer := func(addr string) probe.Prober[probe.Hop] {
-		p, err := NewPeer(Config{URL: "http://" + addr, Timeout: 300 * time.Millisecond}, Deps{})
+		p, err := NewPeer(Config{URL: "http://" + addr, Timeout: patience}, Deps{})
 		if err != nil {
 			t.Fatal(err)
 		}
