@@ -9,7 +9,7 @@ LAB := go run -buildvcs=false ./test/lab
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build cross setup vet fmt lint unit fuzz scenarios test demo demo-down conformance model bench soak clean
+.PHONY: help build cross setup vet fmt lint unit fuzz scenarios test demo demo-down conformance lab-incus model bench soak clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ scenarios: ## Run the real-stack scenarios that CI runs
 conformance: ## Run one suite against every service manager, the real one where it can run, and show a table (9 minutes)
 	@test/setup/setup.sh go docker
 	@go run ./test/managers
+
+lab-incus: ## Patroni nodes as real Incus instances, looked after from the Incus host: break them without and with pgpatrol (12 minutes)
+	@test/setup/setup.sh go docker
+	@$(LAB) incus
 
 model: ## Record fault scripts on the real stack, and compare the simulation's model with them (40 minutes)
 	@test/setup/setup.sh go docker

@@ -35,8 +35,9 @@ import (
 // Plugins makes what a configuration names. Its methods may be called again after a reload.
 type Plugins struct {
 	// Manager makes what runs services, by its name in the configuration.
-	Manager   func(name string, c ManagerConfig) (service.Manager, error)
-	Patroni   func(probe.PatroniTarget) (probe.PatroniProbes, error)
+	Manager func(name string, c ManagerConfig) (service.Manager, error)
+	// Patroni makes the ways to look at a Patroni under the manager that Manager made.
+	Patroni   func(probe.PatroniTarget, service.Manager) (probe.PatroniProbes, error)
 	Etcd      func(probe.EtcdTarget) (probe.EtcdProbes, error)
 	Forwarder func(probe.ForwarderTarget) (probe.ForwarderProbes, error)
 	Check     func(probe.CheckTarget) (probe.Prober[probe.Check], error)

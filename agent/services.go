@@ -112,12 +112,12 @@ func (g *generation) buildPatroni(s config.Service, spec node.PatroniSpec) (obse
 	}
 	target := probe.PatroniTarget{
 		API: s.API, DataDir: s.DataDir, ConfigFile: s.Config, Executable: s.Executable, LogFile: s.LogFile,
-		Unit: s.Manager.Systemd, DSN: s.DSN,
+		Unit: spec.Unit, DSN: s.DSN,
 	}
 	if !s.Password.Empty() {
 		target.Password = func() (string, error) { return s.Password.Reveal(), nil }
 	}
-	probes, err := g.a.o.Plugins.Patroni(target)
+	probes, err := g.a.o.Plugins.Patroni(target, m)
 	return observer.Patroni{Spec: spec, Units: m, Probes: probes, APIURL: s.API}, err
 }
 

@@ -313,7 +313,7 @@ services:
   - {name: vm, kind: machine, check: {tcp: "127.0.0.1:2"}, manager: {launchd: gui/501/vm}}
 `, []string{"5:22: services[0].kind: machine is for the last service that a forwarder names in behind"}},
 		{"Patroni under another manager", least + strings.Replace(patroni, "systemd: patroni.service", "openrc: patroni", 1), []string{
-			"11:14: services[0].manager: a Patroni is looked after under systemd only",
+			"11:14: services[0].manager: a Patroni is looked after under systemd only, here or inside an Incus instance",
 		}},
 		{"service without anything", least + "services: [{}]\n", []string{
 			"4:12: services[0].kind: is required: supported: patroni, etcd, forwarder, haproxy, generic, machine",

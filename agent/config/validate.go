@@ -205,7 +205,7 @@ func (c Config) validateUnique(k checker) {
 		{"name", func(s Service) string { return s.Name }},
 		{"member", func(s Service) string { return s.Member }},
 		{"api", func(s Service) string { return strings.TrimSuffix(s.API, "/") }},
-		{"data_dir", func(s Service) string { return s.DataDir }},
+		{"data_dir", Service.place},
 		{"url", func(s Service) string { return strings.TrimSuffix(s.URL, "/") }},
 		{"listen", func(s Service) string { return s.Listen }},
 		{"manager", func(s Service) string { manager, unit := s.Manager.Of(); return strings.Trim(manager+" "+unit, " ") }},
@@ -220,6 +220,14 @@ func (c Config) validateUnique(k checker) {
 			first[v] = i
 		}
 	}
+}
+
+// place is where the data directory is, empty if there is none: in every instance the same path is another one.
+func (s Service) place() string {
+	if s.DataDir == "" || s.Manager.Incus == "" {
+		return s.DataDir
+	}
+	return s.Manager.Incus + ":" + s.DataDir
 }
 
 func (e Etcd) validate(k checker) {
@@ -533,8 +541,8 @@ func (m Manager) validate(k, service checker, kind node.Kind) {
 		service.bad("manager", "%s is not reached inside an instance; systemd is", set[0])
 	case len(set) > 1 && (m.Incus == "" || len(set) > 2):
 		service.bad("manager", "must be one of %s", strings.Join(set, " and "))
-	case kind == node.KindPatroni && (set[0] != "systemd" || m.Incus != ""):
-		service.bad("manager", "a Patroni is looked after under systemd only")
+	case kind == node.KindPatroni && set[0] != "systemd":
+		service.bad("manager", "a Patroni is looked after under systemd only, here or inside an Incus instance")
 	}
 	m.validateSystemd(k)
 	for _, f := range []struct {

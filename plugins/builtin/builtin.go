@@ -6,12 +6,18 @@ import (
 	"fmt"
 
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
+	"github.com/pgpatrol/pgpatrol/plugins/probe/patroni"
 	"github.com/pgpatrol/pgpatrol/plugins/probe/postgres"
 	"github.com/pgpatrol/pgpatrol/plugins/probe/process"
+	"github.com/pgpatrol/pgpatrol/plugins/service"
+	"github.com/pgpatrol/pgpatrol/plugins/service/incus"
 )
 
-// Patroni returns the ways to look at one Patroni of this machine.
-func Patroni(t probe.PatroniTarget) (probe.PatroniProbes, error) {
+// Patroni returns the ways to look at one Patroni of this machine, or of an instance of it, under its manager.
+func Patroni(t probe.PatroniTarget, manager service.Manager) (probe.PatroniProbes, error) {
+	if daemon, ok := manager.(*incus.Manager); ok {
+		return patroniInside(t, daemon)
+	}
 	table, err := process.NewTable(process.TableConfig{})
 	if err != nil {
 		return probe.PatroniProbes{}, err
@@ -24,10 +30,10 @@ func Patroni(t probe.PatroniTarget) (probe.PatroniProbes, error) {
 	if err := fromProcesses(&out, t, table); err != nil {
 		return probe.PatroniProbes{}, err
 	}
-	if err := fromPatroni(&out, t, files); err != nil {
-		return probe.PatroniProbes{}, err
-	}
-	return out, nil
+	return out, fromPatroni(&out, t, files, surroundings{
+		runner: service.Runner{}, owner: func(context.Context) (string, error) { return ownerOf(t.DataDir) },
+		configID: func() (string, error) { return patroni.FileID(t.ConfigFile) },
+	})
 }
 
 // fromProcesses adds what the process table and a session show.

@@ -12,11 +12,18 @@ import (
 	"github.com/pgpatrol/pgpatrol/plugins/probe"
 	"github.com/pgpatrol/pgpatrol/plugins/probe/patroni"
 	"github.com/pgpatrol/pgpatrol/plugins/probe/postgres"
-	"github.com/pgpatrol/pgpatrol/plugins/service"
 )
 
+// surroundings are what Patroni lives in: this machine, or an instance of it.
+type surroundings struct {
+	tree     probe.Tree
+	runner   patroni.Runner
+	owner    func(context.Context) (string, error) // of the data directory
+	configID func() (string, error)
+}
+
 // fromPatroni adds what Patroni itself says: its API, its validator, its log.
-func fromPatroni(out *probe.PatroniProbes, t probe.PatroniTarget, files *postgres.Files) error {
+func fromPatroni(out *probe.PatroniProbes, t probe.PatroniTarget, files *postgres.Files, s surroundings) error {
 	api := patroni.APIConfig{URL: t.API}
 	liveness, err := patroni.NewLiveness(api, patroni.APIDeps{})
 	if err != nil {
@@ -27,8 +34,7 @@ func fromPatroni(out *probe.PatroniProbes, t probe.PatroniTarget, files *postgre
 		return err
 	}
 	check, err := patroni.NewConfigCheck(
-		patroni.CheckConfig{File: t.ConfigFile, Patroni: t.Executable},
-		patroni.CheckDeps{Runner: service.Runner{}, User: func(context.Context) (string, error) { return ownerOf(t.DataDir) }},
+		patroni.CheckConfig{File: t.ConfigFile, Patroni: t.Executable, Tree: s.tree}, patroni.CheckDeps{Runner: s.runner, User: s.owner},
 	)
 	if err != nil {
 		return err
@@ -36,14 +42,14 @@ func fromPatroni(out *probe.PatroniProbes, t probe.PatroniTarget, files *postgre
 	out.Liveness, out.API, out.Config = liveness, whole, check
 	place := patroni.MarkConfig{Unit: t.Unit}
 	if t.LogFile != "" {
-		place = patroni.MarkConfig{File: t.LogFile}
+		place = patroni.MarkConfig{File: t.LogFile, Tree: s.tree}
 	}
-	mark, err := patroni.NewLogMark(place, patroni.MarkDeps{Runner: service.Runner{}, DataDirID: files.DataDirID})
+	mark, err := patroni.NewLogMark(place, patroni.MarkDeps{Runner: s.runner, DataDirID: files.DataDirID})
 	if err != nil {
 		return err
 	}
 	out.LogMark = mark
-	out.ConfigID = func() (string, error) { return patroni.FileID(t.ConfigFile) }
+	out.ConfigID = s.configID
 	return nil
 }
 

@@ -35,7 +35,7 @@ func root() *cobra.Command {
 	cmd.PersistentFlags().BoolVar(&o.json, "json", false, "print JSON")
 	cmd.AddCommand(upCommand(o), downCommand(o), statusCommand(o), settleCommand(o), agentsCommand(o),
 		faultsCommand(), injectCommand(o), runCommand(o), witnessCommand(o), execCommand(o), logsCommand(o),
-		demoCommand(o), benchCommand(o), conformanceCommand(o))
+		demoCommand(o), benchCommand(o), conformanceCommand(o), incusCommand(o))
 	return cmd
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,6 +40,7 @@ type CheckConfig struct {
 	Patroni string        // absolute path of Patroni's executable; empty to look in the usual places
 	Env     []string      // what the unit sets for Patroni and the file needs, "PATRONI_...=value"
 	Timeout time.Duration // DefaultCheckTimeout if 0
+	Tree    probe.Tree    // with the file and the executable; the zero value is this machine's files
 }
 
 // Validate reports every path that is not absolute and every setting that is none.
@@ -95,7 +95,7 @@ func NewConfigCheck(c CheckConfig, d CheckDeps) (*ConfigCheck, error) {
 
 // FileID identifies the configuration on disk as the package's FileID does, without ever blocking longer than ctx.
 func (c *ConfigCheck) FileID(ctx context.Context) (string, error) {
-	return probe.Do(ctx, c.gate, func() (string, error) { return FileID(c.config.File) })
+	return probe.Do(ctx, c.gate, func() (string, error) { return fileID(c.config.Tree, c.config.File) })
 }
 
 // Probe implements probe.Prober. A file that is missing, irregular or unreadable for Patroni's user is a verdict. A file
@@ -104,7 +104,7 @@ func (c *ConfigCheck) FileID(ctx context.Context) (string, error) {
 func (c *ConfigCheck) Probe(ctx context.Context) (probe.ConfigCheck, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
-	before, err := lookAt(ctx, c.gate, c.config.File)
+	before, err := lookAt(ctx, c.gate, c.config.Tree, c.config.File)
 	if err != nil {
 		return probe.ConfigCheck{}, fmt.Errorf("look at configuration: %w", err)
 	}
@@ -122,7 +122,7 @@ func (c *ConfigCheck) Probe(ctx context.Context) (probe.ConfigCheck, error) {
 	if err != nil {
 		return probe.ConfigCheck{}, err
 	}
-	after, err := lookAt(ctx, c.gate, c.config.File)
+	after, err := lookAt(ctx, c.gate, c.config.Tree, c.config.File)
 	if err != nil {
 		return probe.ConfigCheck{}, fmt.Errorf("look at configuration: %w", err)
 	}
@@ -139,7 +139,7 @@ func (c *ConfigCheck) Probe(ctx context.Context) (probe.ConfigCheck, error) {
 }
 
 func (c *ConfigCheck) run(ctx context.Context) (service.Output, error) {
-	program, err := findPatroni(c.config.Patroni)
+	program, err := findPatroni(c.config.Tree, c.config.Patroni)
 	if err != nil {
 		return service.Output{}, err
 	}
@@ -166,13 +166,13 @@ func (c *ConfigCheck) run(ctx context.Context) (service.Output, error) {
 }
 
 // findPatroni returns the path of Patroni's executable.
-func findPatroni(configured string) (string, error) {
+func findPatroni(tree probe.Tree, configured string) (string, error) {
 	places := []string{"/usr/bin/patroni", "/usr/local/bin/patroni", "/opt/patroni/bin/patroni"}
 	if configured != "" {
 		places = []string{configured}
 	}
 	for _, p := range places {
-		info, err := os.Stat(p)
+		info, err := tree.Stat(p)
 		if err == nil && info.Mode().IsRegular() {
 			return p, nil
 		}

@@ -392,7 +392,7 @@ func TestFileID(t *testing.T) {
 	if err := syscall.Mkfifo(filepath.Join(dir, "c.yml"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	text, err := readConfig(dir)
+	text, err := readConfig(probe.Tree{}, dir)
 	if name, scope := parseIdentity(text); name != "b" || scope != "b" || err != nil {
 		t.Errorf("directory: got %q, %q, %v", name, scope, err)
 	}

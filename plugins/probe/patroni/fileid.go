@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -32,8 +31,13 @@ const absentID = "absent"
 // of every file that Patroni would read if the path is a directory. It is "absent" for a path that does not exist, and
 // begins with "irregular" for something that is neither a file nor a directory. It opens nothing, so that a pipe in the
 // file's place does not block it, but a file system that hangs does.
-func FileID(path string) (string, error) {
-	info, err := os.Stat(path)
+func FileID(path string) (string, error) { return fileID(probe.Tree{}, path) }
+
+// FileIDIn is FileID of a configuration in a tree.
+func FileIDIn(tree probe.Tree, path string) (string, error) { return fileID(tree, path) }
+
+func fileID(tree probe.Tree, path string) (string, error) {
+	info, err := tree.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return absentID, nil
 	}
@@ -51,13 +55,13 @@ func FileID(path string) (string, error) {
 		return "irregular " + id, nil
 	}
 	// The directory's own times do not count: files that Patroni does not read come and go in it.
-	names, err := configFiles(path)
+	names, err := configFiles(tree, path)
 	if err != nil {
 		return "", err
 	}
 	ids := make([]string, 0, len(names))
 	for _, name := range names {
-		info, err := os.Stat(filepath.Join(path, name))
+		info, err := tree.Stat(filepath.Join(path, name))
 		if err != nil {
 			return "", err
 		}
@@ -82,8 +86,8 @@ func identify(info fs.FileInfo) (string, error) {
 }
 
 // configFiles returns the names of the files that Patroni reads from a configuration directory, in its order.
-func configFiles(dir string) ([]string, error) {
-	f, err := os.Open(dir)
+func configFiles(tree probe.Tree, dir string) ([]string, error) {
+	f, err := tree.OpenFile(dir, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -103,21 +107,21 @@ func configFiles(dir string) ([]string, error) {
 }
 
 // readConfig returns the text of a configuration; of a directory, all its files in Patroni's order.
-func readConfig(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+func readConfig(tree probe.Tree, path string) ([]byte, error) {
+	info, err := tree.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !info.IsDir() {
-		return readRegular(path)
+		return readRegular(tree, path)
 	}
-	names, err := configFiles(path)
+	names, err := configFiles(tree, path)
 	if err != nil {
 		return nil, err
 	}
 	var all []byte
 	for _, name := range names {
-		b, err := readRegular(filepath.Join(path, name))
+		b, err := readRegular(tree, filepath.Join(path, name))
 		if err != nil {
 			return nil, err
 		}
@@ -127,8 +131,8 @@ func readConfig(path string) ([]byte, error) {
 }
 
 // readRegular reads a bounded regular file and waits for no pipe. Anything else reads as nothing.
-func readRegular(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+func readRegular(tree probe.Tree, path string) ([]byte, error) {
+	f, err := tree.OpenFile(path, syscall.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
@@ -169,13 +173,13 @@ type look struct {
 	name, scope string
 }
 
-func lookAt(ctx context.Context, g *probe.Gate, path string) (look, error) {
+func lookAt(ctx context.Context, g *probe.Gate, tree probe.Tree, path string) (look, error) {
 	return probe.Do(ctx, g, func() (look, error) {
-		id, err := FileID(path)
+		id, err := fileID(tree, path)
 		if err != nil || id == absentID || strings.HasPrefix(id, "irregular") {
 			return look{id: id}, err
 		}
-		text, err := readConfig(path)
+		text, err := readConfig(tree, path)
 		if err != nil {
 			return look{}, err
 		}

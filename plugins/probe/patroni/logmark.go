@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -28,8 +27,9 @@ const (
 
 // MarkConfig says where Patroni's log is.
 type MarkConfig struct {
-	Unit string // unit whose journal is read
-	File string // absolute path of Patroni's own log file, instead of the journal
+	Unit string     // unit whose journal is read
+	File string     // absolute path of Patroni's own log file, instead of the journal
+	Tree probe.Tree // with the file; the zero value is this machine's files
 }
 
 var unitName = regexp.MustCompile(`^[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,254}$`) // no option: it does not begin with a dash
@@ -84,7 +84,7 @@ func (l *LogMark) Probe(ctx context.Context) (probe.LogMark, error) {
 	}
 	var lines []string
 	if l.config.File != "" {
-		lines, err = probe.Do(ctx, l.gate, func() ([]string, error) { return tail(l.config.File) })
+		lines, err = probe.Do(ctx, l.gate, func() ([]string, error) { return tail(l.config.Tree, l.config.File) })
 	} else {
 		lines, err = l.journal(ctx)
 	}
@@ -135,8 +135,8 @@ func (l *LogMark) journal(ctx context.Context) ([]string, error) {
 }
 
 // tail returns the last lines of a regular file.
-func tail(path string) ([]string, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+func tail(tree probe.Tree, path string) ([]string, error) {
+	f, err := tree.OpenFile(path, syscall.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,8 @@ const maxLockFile = 16 << 10
 
 // Config says which data directory to look at.
 type Config struct {
-	DataDir string // absolute path
+	DataDir string     // absolute path
+	Tree    probe.Tree // with the data directory; the zero value is this machine's files
 }
 
 // Validate reports whether the path is absolute.
@@ -54,6 +55,7 @@ type Deps struct{ Processes Processes }
 // Files looks at a server without a session: what its files say, and which process lives on them.
 type Files struct {
 	dir   string
+	tree  probe.Tree
 	procs Processes
 	gate  *probe.Gate
 }
@@ -66,7 +68,7 @@ func New(c Config, d Deps) (*Files, error) {
 	if d.Processes == nil {
 		return nil, errors.New("configure postgres probe: needs the process table")
 	}
-	return &Files{dir: filepath.Clean(c.DataDir), procs: d.Processes, gate: probe.NewGate()}, nil
+	return &Files{dir: filepath.Clean(c.DataDir), tree: c.Tree, procs: d.Processes, gate: probe.NewGate()}, nil
 }
 
 // Probe implements probe.Prober. A data directory that is missing, empty or still being filled is an answer
@@ -84,7 +86,7 @@ func (f *Files) Probe(ctx context.Context) (probe.Postgres, error) {
 // holds no data. It obeys its context as Probe does.
 func (f *Files) DataDirID(ctx context.Context) (string, error) {
 	return probe.Do(ctx, f.gate, func() (string, error) {
-		root, err := os.OpenRoot(f.dir)
+		root, err := f.tree.OpenRoot(f.dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", nil
 		}
@@ -98,7 +100,7 @@ func (f *Files) DataDirID(ctx context.Context) (string, error) {
 
 func (f *Files) look() (probe.Postgres, error) {
 	seen := probe.Postgres{DataDir: f.dir}
-	root, err := os.OpenRoot(f.dir)
+	root, err := f.tree.OpenRoot(f.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return seen, nil
 	}
@@ -176,7 +178,7 @@ func (f *Files) livesHere(p probe.Process, started time.Time) (bool, error) {
 	case name != "postgres" && name != "postmaster":
 		return false, nil
 	case p.WorkDir != "":
-		same, err := sameDir(p.WorkDir, f.dir)
+		same, err := f.sameDir(p.WorkDir, f.dir)
 		if err != nil {
 			return false, fmt.Errorf("compare the working directory of process %d: %w", p.PID, err)
 		}
@@ -196,15 +198,15 @@ func (f *Files) livesHere(p probe.Process, started time.Time) (bool, error) {
 	return true, nil
 }
 
-func sameDir(a, b string) (bool, error) {
+func (f *Files) sameDir(a, b string) (bool, error) {
 	if filepath.Clean(a) == filepath.Clean(b) {
 		return true, nil
 	}
-	infoA, errA := os.Stat(a)
+	infoA, errA := f.tree.Stat(a)
 	if errors.Is(errA, fs.ErrNotExist) {
 		return false, nil // gone, or in another mount namespace: in either case not here
 	}
-	infoB, errB := os.Stat(b)
+	infoB, errB := f.tree.Stat(b)
 	if err := errors.Join(errA, errB); err != nil {
 		return false, err
 	}

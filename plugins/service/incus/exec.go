@@ -28,22 +28,27 @@ type execOrder struct {
 // ends the command: Incus kills one whose output nobody takes any more. What the command says on its standard error is part
 // of the error of a Read that finds it ended. ErrNotFound is returned for an instance that does not exist.
 func (m *Manager) Exec(ctx context.Context, instance string, command []string) (net.Conn, error) {
-	c, err := m.exec(ctx, instance, command)
+	c, err := m.exec(ctx, instance, execOrder{Command: command}, maxMessage)
 	if err != nil {
 		return nil, fmt.Errorf("run %q in %q: %w", command[0], instance, err)
 	}
 	return c, nil
 }
 
-func (m *Manager) exec(ctx context.Context, instance string, command []string) (*stream, error) {
+// exec starts a command, of whose standard error it keeps the first bytes.
+func (m *Manager) exec(ctx context.Context, instance string, o execOrder, keep int) (*stream, error) {
 	if err := checkName(instance); err != nil {
 		return nil, err
 	}
-	op, err := m.order(ctx, http.MethodPost, path(instance, "exec"), execOrder{Command: command, WaitForWS: true})
+	o.WaitForWS = true
+	op, err := m.order(ctx, http.MethodPost, path(instance, "exec"), o)
 	if err != nil {
 		return nil, err
 	}
-	s := &stream{name: command[0] + " in " + instance, ended: func() string { return m.outcome(op.id) }, drained: make(chan struct{})}
+	s := &stream{
+		name: o.Command[0] + " in " + instance, id: op.id, keep: keep,
+		ended: func() string { return m.outcome(op.id) }, drained: make(chan struct{}),
+	}
 	// Incus begins once all three are connected, and gives up after 10 s.
 	for fd := range s.ws {
 		secret := op.fds[string(rune('0'+fd))]
@@ -72,14 +77,17 @@ const stdin, stdout, stderr = 0, 1, 2
 // library's; both end with Close, or with the command.
 type stream struct {
 	name    string
+	id      string // of its operation
+	keep    int
 	ended   func() string // how the command ended
 	ws      [3]*websocket.Conn
 	in, out net.Conn
 	end     context.CancelFunc
 	drained chan struct{} // closed when standard error has ended
 
-	mu   sync.Mutex // guards said
-	said []byte     // beginning of standard error
+	mu      sync.Mutex // guards below
+	said    []byte     // beginning of standard error
+	dropped int64      // bytes of it that were not kept
 }
 
 func (s *stream) closeAll() {
@@ -98,7 +106,9 @@ func (s *stream) drain(ctx context.Context) {
 			return
 		}
 		s.mu.Lock()
-		s.said = append(s.said, b[:min(len(b), maxMessage-len(s.said))]...)
+		n := min(len(b), s.keep-len(s.said))
+		s.said = append(s.said, b[:n]...)
+		s.dropped += int64(len(b) - n)
 		s.mu.Unlock()
 	}
 }

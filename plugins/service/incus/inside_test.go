@@ -220,6 +220,57 @@ func TestExec(t *testing.T) {
 	}
 }
 
+// TestRun runs a command that speaks on both streams and ends with an exit code.
+func TestRun(t *testing.T) {
+	const id = "ee3fbef3-aea1-4a7e-b17e-570fa7352b1e"
+	d := runningDaemon(t)
+	ended := `{"type":"sync","metadata":{"id":"` + id + `","status_code":200,"metadata":{"return":3}}}`
+	d.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case r.Method == http.MethodPost:
+			var o execOrder
+			if err := json.NewDecoder(r.Body).Decode(&o); err != nil || fmt.Sprint(o.Command) != "[runuser -u postgres -- /usr/bin/patroni --version]" || o.Environment["A"] != "b=c" {
+				t.Errorf("got %+v, %v", o, err)
+			}
+			_, _ = fmt.Fprintf(w, `{"type":"async","metadata":{"id":%q,"status_code":103,"metadata":{"fds":{"0":"0","1":"1","2":"2"}}}}`, id)
+		case r.URL.Path == "/1.0/operations/"+id+"/wait":
+			_, _ = w.Write([]byte(ended))
+		case r.URL.Path == "/1.0/operations/"+id+"/websocket":
+			ws, err := websocket.Accept(w, r, nil)
+			if err != nil {
+				t.Error(err)
+				return true
+			}
+			ctx := context.WithoutCancel(r.Context())
+			if fd := r.URL.Query().Get("secret"); fd != "0" {
+				_ = ws.Write(ctx, websocket.MessageBinary, []byte("stream "+fd))
+			}
+			_ = ws.Close(websocket.StatusNormalClosure, "")
+		default:
+			return false
+		}
+		return true
+	}
+	m, _ := behindGate(t, d, nil)
+	c := service.Command{Path: "/usr/bin/patroni", Args: []string{"--version"}, User: "postgres", Env: []string{"A=b=c"}}
+	out, err := m.Run(t.Context(), "p1", c)
+	if err != nil || string(out.Stdout) != "stream 1" || string(out.Stderr) != "stream 2" || out.ExitCode != 3 || out.Dropped != 0 {
+		t.Errorf("got %+v, %v", out, err)
+	}
+	c.Limit = 4
+	if out, err := m.Run(t.Context(), "p1", c); err != nil || string(out.Stdout)+string(out.Stderr) != "strestre" || out.Dropped != 8 {
+		t.Errorf("got %+v, %v", out, err)
+	}
+	ended = `{"type":"sync","metadata":{"id":"` + id + `","status_code":400,"err":"Command not found"}}`
+	if _, err := m.Run(t.Context(), "p1", c); err == nil || !strings.Contains(err.Error(), "Command not found") {
+		t.Errorf("got %v", err)
+	}
+	c.Survives = true
+	if _, err := m.Run(t.Context(), "p1", c); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestExec_SecretsStaySecret: the secrets of the streams are in no error.
 func TestExec_SecretsStaySecret(t *testing.T) {
 	d := runningDaemon(t)
