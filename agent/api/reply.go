@@ -79,7 +79,7 @@ const (
 
 // Kinds returns the kinds of records that can be asked for.
 func Kinds() []string {
-	return []string{"start", "stop", "finding", "cleared", "plan", "intent", "result", "config", "repair", "hold", "lift", "approve"}
+	return []string{"start", "stop", "finding", "cleared", "plan", "intent", "result", "config", "repair", "hold", "lift", "approve", "route"}
 }
 
 // History is records of the journal, oldest first.

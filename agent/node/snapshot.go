@@ -31,9 +31,12 @@ type Snapshot struct {
 // Upgrades returns the package managers at work on this machine, as far as is known, sorted, each once.
 func (s *Snapshot) Upgrades() []string {
 	var out []string
-	for _, m := range append([]PatroniFacts{{Machine: s.Machine}}, s.Patroni...) {
-		if m.Machine.Known {
-			out = append(out, m.Machine.Value.Upgrades...)
+	if s.Machine.Known {
+		out = append(out, s.Machine.Value.Upgrades...)
+	}
+	for i := range s.Patroni {
+		if m := &s.Patroni[i].Machine; m.Known {
+			out = append(out, m.Value.Upgrades...)
 		}
 	}
 	slices.Sort(out)
