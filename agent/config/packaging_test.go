@@ -109,6 +109,17 @@ func TestExamples_AreValid(t *testing.T) {
 	}
 }
 
+// TestExamples_IncusHost: the same Patroni, from outside its instance.
+func TestExamples_IncusHost(t *testing.T) {
+	c, err := Load("../../packaging/examples/homelab/incus-hp2.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := c.Spec().Patroni; len(p) != 1 || p[0].Member != "postgres-1" || p[0].Unit != "postgres-1/systemd/patroni.service" {
+		t.Errorf("got %+v", p)
+	}
+}
+
 func TestExamples_Homelab(t *testing.T) {
 	files, err := filepath.Glob("../../packaging/examples/homelab/postgres-*.yaml")
 	if err != nil || len(files) == 0 {
