@@ -95,8 +95,8 @@ func findSuite(name string) (suite, error) {
 }
 
 // jobs lists the runs of the suite, the longest first: two stacks that share them then end at about the same time. Runs
-// of the default timings come first, because changing the timings of a stack takes a while to settle, and those with the
-// first user's etcd last, for which a stack is made anew.
+// with the first user's etcd come last, because a stack is made anew for them, and those of the default timings first, because
+// changing the timings of a stack takes a while to settle.
 func (s suite) jobs(all []scenario.Scenario) []job {
 	var jobs []job
 	for _, sc := range all {
@@ -119,7 +119,7 @@ func (s suite) jobs(all []scenario.Scenario) []job {
 		}
 	}
 	slices.SortStableFunc(jobs, func(a, b job) int {
-		return cmp.Or(cmp.Compare(b.timings.TTL, a.timings.TTL), cmp.Compare(homelab(a), homelab(b)), cmp.Compare(b.scenario.Observe(b.timings), a.scenario.Observe(a.timings)))
+		return cmp.Or(cmp.Compare(homelab(a), homelab(b)), cmp.Compare(b.timings.TTL, a.timings.TTL), cmp.Compare(b.scenario.Observe(b.timings), a.scenario.Observe(a.timings)))
 	})
 	return jobs
 }

@@ -9,11 +9,12 @@ import (
 )
 
 // homelabScenarios are about etcd as the first user runs it: in Docker on a NAS, behind two forwarders on a Mac, and under
-// OpenRC in Tokyo. PostgreSQL must not notice any of them.
+// OpenRC in Tokyo. PostgreSQL must not notice any of them. With the fast timings it may: Patroni then gives etcd three seconds,
+// and takes longer on a busy machine to find another member in place of the one that it was connected to.
 func homelabScenarios() []Scenario {
 	all := slices.Concat(memberScenarios(), quorumScenarios(), forwarderScenarios(), machineScenarios(), wishScenarios(), gateScenarios())
 	for i := range all {
-		all[i].Homelab, all[i].Timings = true, fastTimings()
+		all[i].Homelab = true
 	}
 	return all
 }
@@ -127,7 +128,7 @@ func quorumScenarios() []Scenario {
 			ID: "F40-all", Title: "every member of etcd crashes at once, and every machine starts its own",
 			Setup:   restartPolicy("no", stack.EtcdNAS, stack.EtcdMBP),
 			Fault:   crash(etcdNAS, etcdMBP, etcdJP1),
-			Observe: lookFor(30 * time.Second),
+			Observe: lookFor(40 * time.Second),
 			Harm:    []Check{MemberSickAtEnd(etcdNAS), MemberSickAtEnd(etcdMBP), MemberSickAtEnd(etcdJP1), GapOver(10 * time.Second)},
 			// Patroni makes PostgreSQL read-only while there is no etcd, and that is Patroni's business.
 			Heal: []Check{
