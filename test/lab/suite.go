@@ -62,6 +62,7 @@ func suites() map[string]suite {
 				"F04-late":           {nil, "F04 with another beginning"},
 				"F05-replica":        {nil, "F05 on a node where less depends on it"},
 				"F62":                {nil, "more than three minutes: an isolated PostgreSQL takes long to stop"},
+				"ROUTE-observe":      {nil, "a switchover that nobody pushes is ROUTE-switchover without pgpatrol"},
 				"BAD-cluster":        {nil, "BAD-keys with more of the same"},
 				"BAD-member-swapped": {nil, "BAD-member with other names"},
 			},

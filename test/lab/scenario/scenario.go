@@ -53,7 +53,7 @@ type Scenario struct {
 func All() []Scenario {
 	return slices.Concat(
 		hungScenarios(), healedScenarios(), operatorScenarios(), postgresScenarios(), networkScenarios(), hostileScenarios(), crashScenarios(),
-		orderScenarios(), homelabScenarios(),
+		orderScenarios(), routeScenarios(), homelabScenarios(),
 	)
 }
 
