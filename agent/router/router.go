@@ -148,7 +148,11 @@ func (r *Router) watchSocket(ctx context.Context) <-chan struct{} {
 					default:
 					}
 				}
-			case <-w.Errors: // an overflow at most, and the tick is there
+			case err, ok := <-w.Errors: // an overflow at most, and the tick is there
+				if !ok {
+					return
+				}
+				r.d.Logger.Debug("watch of the socket", "socket", r.d.Socket, "err", err)
 			}
 		}
 	}()

@@ -52,10 +52,10 @@ func fake(t *testing.T, answer func(line string) string) (*Runtime, *[]string) {
 				*lines = append(*lines, strings.TrimSpace(line))
 				_, _ = c.Write([]byte(answer(strings.TrimSpace(line))))
 			}
-			c.Close()
+			_ = c.Close()
 		}
 	}()
-	t.Cleanup(func() { l.Close(); <-done })
+	t.Cleanup(func() { _ = l.Close(); <-done })
 	r, err := New(path)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +145,7 @@ func TestErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	l.Close()
+	_ = l.Close()
 	gone, _ := New(dead)
 	if _, err := gone.Table(t.Context(), "bk"); !errors.Is(err, ErrNobody) || errors.Is(err, proxy.ErrNotUsable) {
 		t.Errorf("nobody listens: %v", err)
