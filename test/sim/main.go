@@ -9,6 +9,6 @@ import (
 )
 
 func main() {
-	debug.SetGCPercent(800) // what lives is a few worlds, and all the rest is garbage: a fifth of the time went to collecting it
+	debug.SetGCPercent(4000) // what lives is a few worlds, and all the rest is garbage: a third of the time went to collecting it
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
