@@ -174,11 +174,15 @@ func removeMember(ctx context.Context, r *Run) error {
 	return err
 }
 
-// fillEtcd writes 28 MiB into a database whose quota is 32.
+// fillEtcd writes until every member's database has 84 % of its quota: they are not of the same size.
 func fillEtcd(ctx context.Context, r *Run) error {
 	r.Mark(markBroken, "etcd")
-	return on(ctx, r, stack.EtcdNAS, `head -c 1048576 /dev/zero | tr '\0' x > /tmp/fill
-for i in $(seq 28); do etcdctl put "/lab/fill-$i" < /tmp/fill >/dev/null || exit 1; done`)
+	return on(ctx, r, stack.EtcdNAS, fmt.Sprintf(`head -c 262144 /dev/zero | tr '\0' x > /tmp/fill
+for i in $(seq 200); do
+  size=$(etcdctl endpoint status --cluster -w json | grep -o '"dbSize":[0-9]*' | cut -d: -f2 | sort -n | head -n 1)
+  [ "$size" -lt %d ] || exit 0
+  etcdctl put "/lab/fill-$i" < /tmp/fill >/dev/null || exit 1
+done; echo "the database has $size bytes"; exit 1`, stack.EtcdQuota*84/100))
 }
 
 // cutOff takes Tokyo's way to everybody away.
