@@ -21,16 +21,20 @@ func (c *checker) redundancy(a *agent, action node.Action) {
 	}
 	lead := w.machine(w.leader)
 	for _, o := range w.machines {
-		says := o.published
-		if w.etcd.keys[o.key] == nil && w.now-o.keyGone > unseen || says.ReplicationState != "streaming" || says.NoFailover {
+		if w.etcd.keys[o.key] == nil && w.now-o.keyGone > unseen || o == a.m || o == lead {
 			continue
 		}
 		diverged := o.diverged && w.now-max(o.divergedAt, w.garbled.ended) > 4*w.timing.LoopWait+tooOld && !w.garbled.on() && a.born < o.divergedAt
-		if o != a.m && o != lead && !diverged && lead.published.LSN <= says.LSN+maximumLag {
+		lately := w.now-o.publishedAt < unseen && couldLead(o.saidBefore, lead)
+		if !diverged && (lately || couldLead(o.published, lead)) {
 			return
 		}
 	}
 	c.broken(a, "S10", "%s disrupts the last member that could lead", action.Verb)
+}
+
+func couldLead(says node.Member, lead *machine) bool {
+	return says.ReplicationState == "streaming" && !says.NoFailover && lead.published.LSN <= says.LSN+maximumLag
 }
 
 // sequence: S12, of several disruptions that of the leader is the last.

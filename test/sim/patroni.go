@@ -67,6 +67,8 @@ type machine struct {
 	waits                    bool    // its loop waits for a PostgreSQL that stops
 	wrote                    bool    // it took writes of its own since it last followed somebody
 	published                node.Member
+	publishedAt              instant     // when it last said something else than before
+	saidBefore               node.Member // until then
 
 	// PostgreSQL
 	running    bool
@@ -490,6 +492,9 @@ func (m *machine) publish() {
 		mem.Role = "primary"
 	} else if mem.State == "running" && m.streams() {
 		mem.ReplicationState = "streaming"
+	}
+	if mem != m.published {
+		m.saidBefore, m.publishedAt = m.published, m.w.now
 	}
 	m.published = mem
 }
