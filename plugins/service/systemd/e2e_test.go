@@ -26,6 +26,7 @@ import (
 // The e2e tests install units on the machine that they run on. They want a throw-away container with systemd as PID 1
 // and PGPATROL_E2E_SYSTEMD=1. Compile them with CGO_ENABLED=0 go test -tags e2e -c, copy the binary to a place that
 // user nobody can execute, e.g. /usr/local/bin, and run it with -test.run TestE2E -test.bench E2E. It takes four minutes.
+// TestE2E_Polkit wants more.
 func TestMain(m *testing.M) {
 	if op := os.Getenv("PGPATROL_E2E_CHILD"); op != "" {
 		os.Exit(child(op))
@@ -59,7 +60,7 @@ func conformance(t *testing.T, target string, direct bool) {
 			t.Cleanup(func() { _ = m.Close() })
 			return m
 		}
-		return servicetest.Harness{Manager: again(t), Unprivileged: nobody{t}, Host: &machine{relay: r}, Again: again}
+		return servicetest.Harness{Manager: again(t), Unprivileged: user{t, "nobody"}, Host: &machine{relay: r}, Again: again}
 	})
 }
 
@@ -146,7 +147,11 @@ func systemctl(t testing.TB, args ...string) string {
 
 func (m *machine) Install(t testing.TB, s servicetest.Service) string {
 	t.Helper()
-	name := fmt.Sprintf("conformance-%d.service", installed.Add(1))
+	return m.installAs(t, fmt.Sprintf("conformance-%d.service", installed.Add(1)), s)
+}
+
+func (m *machine) installAs(t testing.TB, name string, s servicetest.Service) string {
+	t.Helper()
 	var script strings.Builder
 	if s.Deaf {
 		script.WriteString("trap '' TERM; ")
@@ -264,8 +269,11 @@ func (m *machine) Disconnect(t testing.TB, hang bool) func() {
 	return func() { m.relay.start(t) }
 }
 
-// nobody is a Manager of an unprivileged user, in a child process for each call.
-type nobody struct{ t *testing.T }
+// user is a Manager of a user other than root, in a child process for each call.
+type user struct {
+	t    *testing.T
+	name string
+}
 
 type childCall struct {
 	Unit string
@@ -275,7 +283,7 @@ type childCall struct {
 // childErrors are what a child can report, by exit code.
 var childErrors = []error{nil, service.ErrPermission, service.ErrNotFound, service.ErrUnavailable, service.ErrChanged, errors.New("other error")}
 
-func (n nobody) run(op string, call childCall) error {
+func (u user) run(op string, call childCall) error {
 	arg, err := json.Marshal(call)
 	if err != nil {
 		return err
@@ -284,34 +292,34 @@ func (n nobody) run(op string, call childCall) error {
 	if err != nil {
 		return err
 	}
-	out, err := service.Runner{}.Run(n.t.Context(), service.Command{
-		Path: exe, User: "nobody", Env: []string{"PGPATROL_E2E_CHILD=" + op, "CALL=" + string(arg)},
+	out, err := service.Runner{}.Run(u.t.Context(), service.Command{
+		Path: exe, User: u.name, Env: []string{"PGPATROL_E2E_CHILD=" + op, "CALL=" + string(arg)},
 	})
 	if err != nil {
 		return err
 	}
-	n.t.Logf("%s as nobody: exit code %d, %s", op, out.ExitCode, out.Stderr)
+	u.t.Logf("%s as %s: exit code %d, %s", op, u.name, out.ExitCode, out.Stderr)
 	return childErrors[out.ExitCode]
 }
 
-func (n nobody) Status(context.Context, string) (service.Status, error) {
+func (u user) Status(context.Context, string) (service.Status, error) {
 	return service.Status{}, errors.ErrUnsupported
 }
 
-func (n nobody) Start(_ context.Context, unit string) error {
-	return n.run("start", childCall{Unit: unit})
+func (u user) Start(_ context.Context, unit string) error {
+	return u.run("start", childCall{Unit: unit})
 }
 
-func (n nobody) KillMain(_ context.Context, unit string, want service.Status) error {
-	return n.run("kill", childCall{unit, want})
+func (u user) KillMain(_ context.Context, unit string, want service.Status) error {
+	return u.run("kill", childCall{unit, want})
 }
 
-func (n nobody) Restart(_ context.Context, unit string, want service.Status) error {
-	return n.run("restart", childCall{unit, want})
+func (u user) Restart(_ context.Context, unit string, want service.Status) error {
+	return u.run("restart", childCall{unit, want})
 }
 
-func (n nobody) Limits(_ context.Context, unit string) error {
-	return n.run("limits", childCall{Unit: unit})
+func (u user) Limits(_ context.Context, unit string) error {
+	return u.run("limits", childCall{Unit: unit})
 }
 
 func child(op string) int {
@@ -452,7 +460,7 @@ func TestE2E_WatchByAlias(t *testing.T) {
 	if err := os.Symlink("/run/systemd/system/"+unit, "/run/systemd/system/"+alias); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove("/run/systemd/system/" + alias)
+	defer func() { _ = os.Remove("/run/systemd/system/" + alias) }()
 	systemctl(t, "daemon-reload")
 	woken := make(chan struct{}, 100)
 	go func() { _ = m.Watch(t.Context(), []string{alias}, func() { woken <- struct{}{} }) }()

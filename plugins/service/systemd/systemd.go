@@ -7,7 +7,7 @@
 // asked for a unit that runs. It deliberately does not enable, unmask or only stop anything, and it does not run systemctl.
 //
 // Root may do everything. Another user needs polkit's action org.freedesktop.systemd1.manage-units with the verbs "start",
-// "reset-failed" (a start after a failure), "kill" and "try-restart", on its units and no others.
+// "reset-failed" (a start after a failure), "kill" and "try-restart", on its units and no others: packaging/polkit.
 //
 // The connection is godbus's and not go-systemd's: that one opens two sockets per client, ties their life to the
 // context they were dialled with, and waits without a deadline while it installs its matches.
