@@ -192,7 +192,9 @@ func (a *agent) step(p *process, d depth) bool {
 	plan, attention := a.decide(snap)
 	if len(plan.Allowed) > 0 {
 		plan, attention = a.decide(a.snapshot(p, confirm))
-		a.rest()
+		if len(plan.Allowed) > 0 { // else one that was begun before may still be on its way
+			a.rest()
+		}
 		a.act(plan)
 	}
 	return attention || len(a.journal.open()) > 0

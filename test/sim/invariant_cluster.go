@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/agent/node"
@@ -25,16 +26,25 @@ func (c *checker) redundancy(a *agent, action node.Action) {
 			continue
 		}
 		diverged := o.diverged && w.now-max(o.divergedAt, w.garbled.ended) > 4*w.timing.LoopWait+tooOld && !w.garbled.on() && a.born < o.divergedAt
-		lately := w.now-o.publishedAt < unseen && couldLead(o.saidBefore, lead)
-		if !diverged && (lately || couldLead(o.published, lead)) {
+		if !diverged && slices.ContainsFunc(o.said(), func(m node.Member) bool {
+			return slices.ContainsFunc(lead.said(), func(l node.Member) bool { return couldLead(m, l) })
+		}) {
 			return
 		}
 	}
 	c.broken(a, "S10", "%s disrupts the last member that could lead", action.Verb)
 }
 
-func couldLead(says node.Member, lead *machine) bool {
-	return says.ReplicationState == "streaming" && !says.NoFailover && lead.published.LSN <= says.LSN+maximumLag
+// said returns what a look that began within unseen could have read of a member.
+func (m *machine) said() []node.Member {
+	if m.w.now-m.publishedAt < unseen {
+		return []node.Member{m.published, m.saidBefore}
+	}
+	return []node.Member{m.published}
+}
+
+func couldLead(m, lead node.Member) bool {
+	return m.ReplicationState == "streaming" && !m.NoFailover && lead.LSN <= m.LSN+maximumLag
 }
 
 // sequence: S12, of several disruptions that of the leader is the last.
@@ -110,7 +120,7 @@ func (s *shown) unitShown(u service.Status, now instant) {
 func (c *checker) calm(a *agent, action node.Action) {
 	s, now := &a.shown, c.w.now
 	local := (action.Fence || action.Verb == node.StartFailed) && action.Class != node.ClassDisrupt
-	if s.storm > 0 && now-s.storm < node.StormFreeze-2*time.Second && !local {
+	if s.storm > 0 && s.storm <= a.basis.at && now-s.storm < node.StormFreeze-2*time.Second && !local {
 		c.broken(a, "S16", "%s %s after more than half of the members were sick at once", action.Verb, now-s.storm)
 	}
 	if action.Fence {
