@@ -29,8 +29,10 @@ type Spec struct {
 
 // Limits of what a decision may rest on.
 const (
-	// Fresh is how old a look at etcd, at the leader and at the proxy may be.
+	// Fresh is how old a look at the leader and at the proxy may be, and one at etcd where something is to be told.
 	Fresh = time.Second
+	// Recent is how old a look at etcd may be where nothing is.
+	Recent = 5 * time.Second
 	// Pinned is how long a server that does not lead may have sessions before they are dropped: those that HAProxy ends by
 	// itself are gone by then (FAULTS.md F97).
 	Pinned = 3 * time.Second
@@ -97,7 +99,7 @@ type decision struct {
 func (d *decision) answer() Answer {
 	c := d.Cluster.Value
 	switch {
-	case !d.Cluster.Fresh(d.Now, Fresh):
+	case !d.Cluster.Fresh(d.Now, Recent):
 		return unknown("etcd is not known: " + why(d.Cluster))
 	case !d.Table.Fresh(d.Now, Fresh):
 		return unknown("what the proxy does is not known: " + why(d.Table))
@@ -182,6 +184,9 @@ func (d *decision) compare(servers []proxy.Server, leader string) Answer {
 		a.State, a.Text = Waits, fmt.Sprintf("%s holds the leader key, and is not proved to be a writable primary: %s.", leader, why)
 		a.Dead, a.Alive, a.Drop = nil, nil, nil
 		return a
+	}
+	if !d.Cluster.Fresh(d.Now, Fresh) {
+		return unknown("etcd is not known: " + why(d.Cluster))
 	}
 	a.State, a.Text = Differs, a.sentence()
 	return a.with(notes)

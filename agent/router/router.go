@@ -32,6 +32,9 @@ const (
 	askLimit  = 250 * time.Millisecond
 	chaseEnds = 10 * time.Second // a leader that is not writable by then is looked at with every tick
 	tellLimit = time.Second
+	// stubborn is how often one is told before the proxy's checks are believed, which say otherwise each time: somebody made
+	// them ask something else than Patroni.
+	stubborn = 15
 )
 
 // Etcd is what a router knows of Patroni's keys.
@@ -75,6 +78,8 @@ type Router struct {
 	said    string       // last state and text, to log what is new
 	refused string       // last refusal that was recorded
 	noticed node.Instant // when the present difference was first seen
+	tries   int          // how often the proxy was told who leads, since it last agreed for a while
+	leader  string       // of these
 
 	mu   sync.Mutex
 	last route.Report
@@ -185,6 +190,7 @@ func (r *Router) follow(ctx context.Context) time.Duration {
 	}
 	r.report(q, a)
 	if a.State == route.Agreed && r.d.Now().Sub(r.Report().Since) > settled {
+		r.tries = 0
 		return calm
 	}
 	return tick
@@ -200,7 +206,7 @@ func (r *Router) look(ctx context.Context) route.Question {
 	q.Table = r.table(ctx)
 	q.Cluster = r.d.Etcd.Cluster()
 	q.Now = r.d.Now()
-	if !q.Cluster.Fresh(q.Now, route.Fresh) {
+	if !q.Cluster.Fresh(q.Now, route.Recent) {
 		q.Cluster = r.d.Etcd.Leader(ctx)
 		q.Now = r.d.Now()
 	}
@@ -257,6 +263,12 @@ func (r *Router) tell(ctx context.Context, q route.Question, a route.Answer) (ro
 	if r.noticed == 0 {
 		r.noticed = q.Now
 	}
+	if a.Leader != r.leader {
+		r.leader, r.tries = a.Leader, 0
+	}
+	if r.tries >= stubborn && a.Refuse == "" {
+		a.Refuse = fmt.Sprintf("told %d times, and its own checks say otherwise each time: do they ask for Patroni's /primary?", r.tries)
+	}
 	if a.Refuse != "" {
 		if a.Refuse != r.refused {
 			r.refused = a.Refuse
@@ -276,6 +288,7 @@ func (r *Router) tell(ctx context.Context, q route.Question, a route.Answer) (ro
 		a.Refuse = "it cannot be recorded: " + err.Error()
 		return q, a
 	}
+	r.tries++
 	err := r.d.Proxy.Mark(ctx, a.Dead, a.Alive)
 	if err == nil {
 		err = r.d.Proxy.Drop(ctx, a.Drop)

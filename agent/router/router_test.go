@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -145,6 +146,28 @@ func TestRouter_TellsAgain(t *testing.T) {
 		}
 		if told := s.said(); !slices.Equal(told, []string{"-b", "-b", "-b"}) {
 			t.Errorf("told %v", told)
+		}
+	})
+}
+
+// A proxy whose checks ask something else than Patroni is not fought for ever: its checks are in charge.
+func TestRouter_GivesUp(t *testing.T) {
+	run(t, func(s *stack, r *Router) {
+		for range 300 {
+			s.set(func() { s.up["b"] = true })
+			time.Sleep(tick)
+		}
+		if told := s.said(); len(told) != stubborn {
+			t.Errorf("told %d times", len(told))
+		}
+		if got := r.Report().Answer; !strings.Contains(got.Refuse, "its own checks say otherwise") {
+			t.Errorf("refused: %q", got.Refuse)
+		}
+		s.set(func() { s.leader, s.primary = "b", "b" })
+		r.Wake()
+		time.Sleep(tick)
+		if told := s.said(); !slices.Equal(told[stubborn:], []string{"-a"}) {
+			t.Errorf("a new leader: told %v", told[stubborn:])
 		}
 	})
 }
