@@ -145,7 +145,8 @@ func (s *step) remember() {
 	s.rememberMembers()
 }
 
-// rememberEtcd keeps since when etcd has answered this machine without a break. An agent that did not look for longer than
+// rememberEtcd keeps since when etcd has answered this machine without a break, and granted leases: under NOSPACE a Patroni
+// that lost its lease gets no other, and renews in its first loop after it (FAULTS.md L8, found by the simulation). An agent that did not look for longer than
 // a view may be old, because it starved or slept, does not know whether there was one.
 func (s *step) rememberEtcd() {
 	dcs := &s.in.Snapshot.DCS
@@ -153,7 +154,7 @@ func (s *step) rememberEtcd() {
 	switch {
 	case planted.On("engine/forget-etcd-loss"):
 		s.mem.EtcdSince = 1
-	case !s.fresh || dcs.Since != 0 || s.disturbed():
+	case !s.fresh || dcs.Since != 0 || s.disturbed() || dcs.Alarms.Known && slices.Contains(dcs.Alarms.Value, "NOSPACE"):
 		s.mem.EtcdSince = 0
 	case s.mem.EtcdSince == 0 || at.Sub(s.mem.EtcdSeen) > FreshDCS:
 		s.mem.EtcdSince = at

@@ -219,6 +219,16 @@ func stories() []story {
 			},
 		},
 		{
+			name: "a Patroni that got no lease under NOSPACE is left a loop to renew in", seconds: 40, finding: node.PatroniHung, found: when{26, 30}, verb: node.SoftKill, act: when{26, 30},
+			tell: func(i int) []nodetest.Change {
+				return []nodetest.Change{nodetest.Silent(), lease(40), func(s *node.Snapshot) {
+					if i < 14 {
+						s.DCS.Alarms.Value = []string{"NOSPACE"}
+					}
+				}}
+			},
+		},
+		{
 			name: "F41 NOSPACE", seconds: 5, finding: node.DCSReadOnly, found: when{0, 0}, verb: node.SoftKill, act: never,
 			tell: func(int) []nodetest.Change {
 				return []nodetest.Change{func(s *node.Snapshot) { s.DCS.Alarms.Value = []string{"NOSPACE"} }}

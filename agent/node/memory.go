@@ -20,7 +20,7 @@ type Memory struct {
 	PauseSeen     Instant       `json:"pause_seen,omitempty"`     // when the cluster was last seen paused, 0 if never
 	Disturbed     Instant       `json:"disturbed,omitempty"`      // when a clock jump or a suspend was last noticed, 0 if never
 	ClusterTTL    time.Duration `json:"cluster_ttl,omitempty"`    // last ttl seen
-	EtcdSince     Instant       `json:"etcd_since,omitempty"`     // since when etcd has answered without a break, 0 if it does not
+	EtcdSince     Instant       `json:"etcd_since,omitempty"`     // since when etcd has answered and granted leases without a break, 0 if it does not
 	EtcdSeen      Instant       `json:"etcd_seen,omitempty"`      // when it last answered
 
 	Services map[string]ServiceMemory `json:"services,omitempty"`
@@ -45,7 +45,7 @@ func (m Memory) LeaseDue(left, ttl time.Duration, now Instant) time.Duration {
 func (m Memory) LeaseExcuse(left, ttl time.Duration, now Instant) string {
 	switch {
 	case m.EtcdSince == 0:
-		return "etcd does not answer without a break"
+		return "etcd has not answered and granted leases without a break"
 	case m.LeaseDue(left, ttl, now) > left:
 		return fmt.Sprintf("etcd has answered for %s only", now.Sub(m.EtcdSince).Round(time.Second))
 	}
