@@ -25,6 +25,7 @@ const (
 	etcdJP1   thing = stack.EtcdJP1 // by OpenRC
 	socat     thing = stack.Socat   // by systemd
 	socatPeer thing = stack.SocatPeer
+	vm        thing = stack.VM  // by systemd, only where a scenario has set it up
 	through   thing = "through" // the member on mbp, asked as its clients do, through the forwarder
 )
 

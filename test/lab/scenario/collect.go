@@ -82,7 +82,7 @@ func (c *collector) look(ctx context.Context, s *stack.Stack, n stack.Node) erro
 		argv = append(argv, "-containers", pair(stack.EtcdNAS)+","+pair(stack.EtcdMBP), "-memory", pair(stack.NAS), "-etcd", url(stack.EtcdNAS)+","+
 			string(through)+"=http://"+s.Must(stack.MBP).Addr.String()+":2379")
 	case stack.MBP:
-		argv = append(argv, "-units", stack.Socat+","+stack.SocatPeer, "-etcd", stack.EtcdMBP+"=http://127.0.0.1:2379")
+		argv = append(argv, "-units", stack.Socat+","+stack.SocatPeer+","+stack.VM, "-etcd", stack.EtcdMBP+"=http://127.0.0.1:2379")
 	case stack.JP1:
 		argv = append(argv, "-openrc", stack.EtcdJP1, "-etcd", url(stack.JP1))
 	}

@@ -229,7 +229,8 @@ func carried(t thing, verb string) []Check {
 		MembersHealthy(etcdNAS, etcdMBP, etcdJP1))
 }
 
-// machineScenarios are about machines that go and come back as a whole: nothing is done, there or elsewhere.
+// machineScenarios are about machines that go and come back as a whole: nothing is done, there or elsewhere, but to a virtual
+// machine that the configuration names.
 func machineScenarios() []Scenario {
 	disrupt := map[string]string{"disrupt": "auto"}
 	return []Scenario{
@@ -245,6 +246,18 @@ func machineScenarios() []Scenario {
 			Observe: lookFor(45 * time.Second),
 			Heal: append(undisturbed(), NoAction(), ThingStaysDown(etcdMBP), ThingsUntouched(except(etcdMBP)...),
 				FoundOn(stack.MBP, "MANAGER_UNAVAILABLE", 15*time.Second), FoundOn(stack.MBP, "FORWARDER_BACKEND", 20*time.Second)),
+		},
+		{
+			ID: "F77-hang", Title: "the virtual machine hangs with etcd and its engine in it, and the configuration names it", Policy: disrupt,
+			Agent:   behindVM,
+			Setup:   setUpVM,
+			Fault:   hangVM,
+			Observe: lookFor(90 * time.Second),
+			Harm:    []Check{MemberSickAtEnd(etcdMBP), MemberSickAtEnd(through), ThingsUntouched(vm, etcdMBP)},
+			// 30 s prove the hang. The machine brings back what is in it, as restart=always does.
+			Heal: append(undisturbed(), Acted("restart", "disrupt", stack.MBP), NotActedBefore(untilSeen+30*time.Second), ThingReplacedWithin(vm, 60*time.Second, markBroken),
+				Lived(etcdMBP, 1, 1), CaughtUpWithin(etcdMBP, 80*time.Second, markBroken), CaughtUpWithin(through, 80*time.Second, markBroken),
+				ThingsUntouched(except(etcdMBP)...), MembersHealthy(etcdNAS, etcdJP1), FoundOn(stack.MBP, "FORWARDER_BACKEND", untilSeen+20*time.Second)),
 		},
 		{
 			ID: "F78", Title: "the NAS is off for a while", Policy: disrupt,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgpatrol/pgpatrol/test/lab/stack"
@@ -62,13 +63,21 @@ func signal(name string, all ...thing) Func {
 // hangs freezes things that their agents have seen at work: one that has just started is given ten minutes.
 func hangs(all ...thing) Func {
 	return func(ctx context.Context, r *Run) error {
-		if r.Agents {
-			if err := r.Sleep(ctx, 12*time.Second); err != nil {
-				return err
-			}
+		if err := seenAtWork(ctx, r); err != nil {
+			return err
 		}
 		return signal("STOP", all...)(ctx, r)
 	}
+}
+
+// untilSeen is enough for every agent to have seen everything at work.
+const untilSeen = 12 * time.Second
+
+func seenAtWork(ctx context.Context, r *Run) error {
+	if !r.Agents {
+		return nil
+	}
+	return r.Sleep(ctx, untilSeen)
 }
 
 // mainPID is shell for the main process of a thing, where its node is.
@@ -109,6 +118,54 @@ func crashLoop(t thing, long time.Duration) Func {
 func dropInRestart(ctx context.Context, r *Run) error {
 	const dir = `/etc/systemd/system/` + stack.Socat + `.d`
 	return on(ctx, r, stack.MBP, `mkdir -p `+dir+` && printf '[Service]\nRestart=on-failure\nRestartSec=100ms\n' > `+dir+`/lab.conf && systemctl daemon-reload`)
+}
+
+// The unit that stands for the virtual machine on mbp: what reaches the engine goes through it, and whenever it boots again it
+// restarts the container that is in it.
+const (
+	vmSocket = "/run/lab-vm.sock"
+	vmUnit   = `[Unit]
+Description=Stands for the virtual machine that etcd-mbp and its engine are in
+[Service]
+ExecStartPre=/bin/sh -c '[ ! -e /run/lab-vm.booted ] || curl -sSf --max-time 20 --unix-socket /opt/engine/docker.sock -X POST "http://docker/containers/%s/restart?t=0"; touch /run/lab-vm.booted'
+ExecStart=/usr/bin/socat UNIX-LISTEN:` + vmSocket + `,fork,unlink-early UNIX-CONNECT:/opt/engine/docker.sock
+`
+)
+
+// setUpVM puts the virtual machine between the agent on mbp and its engine.
+func setUpVM(ctx context.Context, r *Run) error {
+	unit := fmt.Sprintf(vmUnit, r.Stack.Container(r.Stack.Must(stack.EtcdMBP)))
+	return on(ctx, r, stack.MBP, `mkdir -p /run/systemd/system && cat > /run/systemd/system/`+stack.VM+` <<'EOF'
+`+unit+`EOF
+systemctl daemon-reload && systemctl start `+stack.VM)
+}
+
+// behindVM adds the virtual machine to the configuration of mbp, as the reference configuration shows it.
+func behindVM(o *stack.AgentOptions) {
+	edit := strings.NewReplacer("behind: [etcd-mbp]", "behind: [etcd-mbp, vm]", "unix:///opt/engine/docker.sock", "unix://"+vmSocket, "\npolicy:\n", `
+  - name: vm
+    kind: machine
+    check: {command: [/usr/bin/curl, -sSf, --max-time, "2", --unix-socket, `+vmSocket+`, "http://docker/_ping"]}
+    manager: {systemd: `+stack.VM+`}
+policy:
+`)
+	o.Edit = func(n stack.Node, c string) string {
+		if n.Name != stack.MBP {
+			return c
+		}
+		return edit.Replace(c)
+	}
+}
+
+// hangVM freezes the virtual machine and everything that is in it.
+func hangVM(ctx context.Context, r *Run) error {
+	if err := seenAtWork(ctx, r); err != nil {
+		return err
+	}
+	if err := on(ctx, r, stack.MBP, `systemctl kill -s STOP `+stack.VM); err != nil {
+		return err
+	}
+	return signal("STOP", etcdMBP)(ctx, r)
 }
 
 // stopped lets a person stop something, and restarts the agent of a node ("" for none) and then whatever again does.

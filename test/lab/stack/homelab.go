@@ -39,7 +39,8 @@ const (
 const (
 	Socat     = "etcd-socat.service"
 	SocatPeer = "etcd-socat-peer.service"
-	EtcdJP1   = "etcd" // of OpenRC
+	EtcdJP1   = "etcd"           // of OpenRC
+	VM        = "lab-vm.service" // stands for the virtual machine on mbp, where a scenario has set it up
 )
 
 // EtcdQuota is the size in bytes at which a member of the homelab refuses writes: one that can be filled in a moment.

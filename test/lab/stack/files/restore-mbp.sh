@@ -9,6 +9,10 @@ for d in /etc/systemd/system/*.d; do
 done
 [ -n "$changed" ] && systemctl daemon-reload
 pkill -CONT -x socat
+if [ -e /run/systemd/system/lab-vm.service ]; then
+  systemctl stop lab-vm.service; systemctl reset-failed lab-vm.service 2>/dev/null
+  rm -f /run/systemd/system/lab-vm.service /run/lab-vm.booted; systemctl daemon-reload
+fi
 for u in etcd-socat.service etcd-socat-peer.service; do
   case "$(systemctl is-enabled $u 2>/dev/null)" in masked*) systemctl unmask -q $u;; esac
   systemctl enable -q $u 2>/dev/null
