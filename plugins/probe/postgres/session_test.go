@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"context"
 	"errors"
 	"net"
 	"path/filepath"
@@ -130,10 +129,12 @@ func TestSession_Hangs(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dsn := serve(t, handle)
+			s, err := NewSession(SessionConfig{DSN: dsn, Timeout: 100 * time.Millisecond}, SessionDeps{})
+			if err != nil {
+				t.Fatal(err)
+			}
 			start := time.Now()
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			defer cancel()
-			_, err := session(t, dsn, SessionDeps{}).Probe(ctx)
+			_, err = s.Probe(t.Context()) // a context that has ended already would be another error
 			var failed *probe.SessionError
 			if !errors.As(err, &failed) || failed.Outcome != probe.OutcomeTimeout {
 				t.Errorf("got %v, want a timeout", err)
