@@ -123,7 +123,7 @@ func (c *checker) identity(a *agent, action node.Action) {
 	}{
 		{m.otherEtcd.on(), m.otherEtcd.since, "S20", "etcd is that of another cluster"},
 		{c.w.etcd.value(prefix+"initialize") != systemID, c.w.initializeSince, "S20", "the key initialize does not name this cluster"},
-		{m.otherAPI.on(), m.otherAPI.since, "S20", "another Patroni answers"},
+		{m.otherAPI.on() && m.found[seeAPI] >= m.otherAPI.since, m.otherAPI.since, "S20", "another Patroni answers"},
 		{a.member != m.name, a.memberSince, "S20", "the agent was told another member's name"},
 		{m.wrongPlace.on(), m.wrongPlace.since, "S18", "the agent looks where no keys are"},
 		{c.w.garbled.on() && c.w.etcd.value(prefix+"leader") != "", max(c.w.garbled.since, c.w.holders[len(c.w.holders)-1].at), "S18", "the leader key is not intelligible"},

@@ -49,6 +49,9 @@ func (c *checker) recorded(a *agent, at node.Attempt, r node.AttemptResult) {
 	if r == node.ResultNotExecuted && i >= 0 && c.acts[i].boot == a.m.boots {
 		c.broken(a, "S34", "%s was carried out, and is recorded as not executed", at.ActionID)
 	}
+	if a.member != a.m.name {
+		return // it looks at another member's lease, because a person told it to
+	}
 	if r != node.ResultVerified || i < 0 || a.m.woke > 0 && c.w.now-a.m.woke < unseen {
 		return // it is none, or was judged before the machine slept
 	}

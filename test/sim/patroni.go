@@ -479,6 +479,10 @@ func (m *machine) stopPostgres(why string) {
 	m.w.changed()
 	m.running, m.busy, m.postmasterAt = false, "", m.w.now
 	m.work++
+	if m.waits { // that it waited for is over, if not as it was meant
+		m.waits = false
+		m.w.after(nextTurn, m, m.loop)
+	}
 	m.w.say("%s: PostgreSQL ends: %s", m.name, why)
 }
 

@@ -124,7 +124,7 @@ func (u *unit) stop(then func()) {
 	m := u.m
 	u.orderedAt = m.w.now
 	if u.pid == 0 {
-		u.state, u.result = service.StateStopped, "success"
+		u.state, u.result, u.job = service.StateStopped, "success", ""
 		if then != nil {
 			then()
 		}
