@@ -68,7 +68,7 @@ func (w *world) dynamic() node.DynamicConfig {
 	}
 	return node.DynamicConfig{
 		Present: true, TTL: w.timing.TTL, LoopWait: w.timing.LoopWait, RetryTimeout: w.timing.RetryTimeout,
-		PrimaryStartTimeout: 300 * time.Second, MaximumLagOnFailover: maximumLag, Pause: w.paused, FailsafeMode: w.failsafe,
+		PrimaryStartTimeout: 300 * time.Second, MaximumLagOnFailover: maximumLag, Pause: w.paused,
 	}
 }
 

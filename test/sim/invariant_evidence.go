@@ -157,9 +157,6 @@ func (c *checker) target(a *agent, action node.Action) {
 	case (action.Finding == node.PatroniAPIDead || action.Finding == node.PatroniLoopStuck) && now-m.born < 59*time.Second:
 		c.broken(a, "S7", "kill for %s of a Patroni that is %s old", action.Finding, now-m.born)
 	}
-	if c.w.failsafe && action.Finding == node.PatroniLoopStuck {
-		c.broken(a, "S6", "in failsafe mode a primary may lawfully outlive its lease (FACTS.md §0.4)")
-	}
 }
 
 // fitness: S3, an agent whose machine slept or whose clock jumped rests on nothing from before, and only observes for a

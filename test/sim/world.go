@@ -48,7 +48,6 @@ type world struct {
 	garbled         spell              // agents do not understand the leader key
 	holders         []heldFrom         // of the leader key, as it changed
 	initializeSince instant            // when the key initialize last changed
-	failsafe        bool               // failsafe_mode
 
 	// A switchover that a person has asked for, when it is due, when it was asked for, and when the last was done.
 	switchover                      *node.Switchover
