@@ -83,7 +83,7 @@ func (w *world) harmless(without outcome, script []fault) {
 		return
 	}
 	for i, a := range acts {
-		if surprised(a) || a.met(w.met) {
+		if surprised(a) || a.met(w.met) || keysDeleted(script, a.at) {
 			continue
 		}
 		p := part{seed: w.seed, only: w.only, agents: true, until: a.at, length: a.at + settleDown}
@@ -108,6 +108,12 @@ func (w *world) harmless(without outcome, script []fault) {
 // many checks as it always does to see a new one.
 func (w *world) elected(a act) bool {
 	return a.replica && slices.ContainsFunc(w.holders, func(h heldFrom) bool { return h.name == a.m.name && h.at > a.at })
+}
+
+// keysDeleted reports whether a person had deleted Patroni's keys before an act: who leads then, and until when HAProxy takes
+// somebody for the leader that is none, is luck.
+func keysDeleted(script []fault, at instant) bool {
+	return slices.ContainsFunc(script, func(f fault) bool { return f.kind == "keys-deleted" && f.at < at })
 }
 
 // costly reports whether whoever takes the key next costs writes, whatever an agent did: a person had deleted Patroni's keys,

@@ -26,8 +26,8 @@ func (c *checker) redundancy(a *agent, action node.Action) {
 			continue
 		}
 		diverged := o.diverged && w.now-max(o.divergedAt, w.garbled.ended) > 4*w.timing.LoopWait+tooOld && !w.garbled.on() && a.born < o.divergedAt
-		if !diverged && slices.ContainsFunc(o.said(), func(m node.Member) bool {
-			return slices.ContainsFunc(lead.said(), func(l node.Member) bool { return couldLead(m, l) })
+		if !diverged && slices.ContainsFunc(o.said(), func(m saying) bool {
+			return slices.ContainsFunc(lead.said(), func(l saying) bool { return couldLead(m.Member, l.Member) })
 		}) {
 			return
 		}
@@ -35,12 +35,14 @@ func (c *checker) redundancy(a *agent, action node.Action) {
 	c.broken(a, "S10", "%s disrupts the last member that could lead", action.Verb)
 }
 
-// said returns what a look that began within unseen could have read of a member.
-func (m *machine) said() []node.Member {
-	if m.w.now-m.publishedAt < unseen {
-		return []node.Member{m.published, m.saidBefore}
+// said returns what a look that began within unseen could have read of a member: all that it published since, and the last
+// before.
+func (m *machine) said() []saying {
+	i := 0
+	for i+1 < len(m.sayings) && m.w.now-m.sayings[i+1].at >= unseen {
+		i++
 	}
-	return []node.Member{m.published}
+	return m.sayings[i:]
 }
 
 func couldLead(m, lead node.Member) bool {

@@ -67,8 +67,7 @@ type machine struct {
 	waits                    bool    // its loop waits for a PostgreSQL that stops
 	wrote                    bool    // it took writes of its own since it last followed somebody
 	published                node.Member
-	publishedAt              instant     // when it last said something else than before
-	saidBefore               node.Member // until then
+	sayings                  []saying // what it published, as far as a look that began within unseen could have read it
 
 	// PostgreSQL
 	running    bool
@@ -497,10 +496,17 @@ func (m *machine) publish() {
 	} else if mem.State == "running" && m.streams() {
 		mem.ReplicationState = "streaming"
 	}
-	if mem != m.published {
-		m.saidBefore, m.publishedAt = m.published, m.w.now
-	}
 	m.published = mem
+	m.sayings = append(m.sayings, saying{m.w.now, mem})
+	for len(m.sayings) > 1 && m.w.now-m.sayings[1].at >= unseen {
+		m.sayings = m.sayings[1:]
+	}
+}
+
+// saying is what a member published, from a moment on.
+type saying struct {
+	at instant
+	node.Member
 }
 
 // member is the value of the member key: it changes when what Patroni says of its member does.
