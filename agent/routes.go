@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pgpatrol/pgpatrol/agent/config"
 	"github.com/pgpatrol/pgpatrol/agent/journal"
@@ -21,19 +22,19 @@ func (g *generation) addRouter(s config.Service, p proxy.Proxy) {
 		Spec:   route.Spec{Service: s.Name, Scope: g.scope, Backend: s.Backend, Members: s.Members},
 		Socket: s.Socket, Proxy: p, Etcd: g.dcs, Leader: a.o.Plugins.Leader, Now: a.o.Host.Now, Logger: a.log("router"),
 		Mode: func() node.Mode { return a.adjusts(s.Name) },
-		Held: func() string { return a.heldBack(s.Name) },
+		Held: a.heldBack,
 		Intend: func(r route.Answer) error {
-			_, err := a.journal.Append(journal.Record{Kind: journal.Route, Text: fmt.Sprintf("%s: about to tell: %s (%s)", s.Name, router.Told{Answer: r}.Text(), r.Text)})
+			_, err := a.journal.Append(journal.Record{Kind: journal.Route, Text: fmt.Sprintf("%s: about to be told: %s", s.Name, r.Text)})
 			return err
 		},
 		Told: func(t router.Told) {
-			a.note(journal.Record{Kind: journal.Route, Text: fmt.Sprintf("%s: told within %s: %s", s.Name, t.Took, t.Text())})
+			a.note(journal.Record{Kind: journal.Route, Text: s.Name + ": " + t.Text()})
 			log := a.log("router")
 			if t.Err != nil {
 				log.Warn("proxy not told", "service", s.Name, "err", t.Err)
 				return
 			}
-			log.Info("proxy told", "service", s.Name, "text", t.Text(), "took", t.Took)
+			log.Info("proxy", "service", s.Name, "text", t.Text())
 		},
 	}))
 }
@@ -49,19 +50,32 @@ func (a *Agent) adjusts(service string) node.Mode {
 	return node.ModeOff
 }
 
-// heldBack says why nothing may be told to a proxy now, "" if nothing speaks against it: what people ordered, and the
-// agent's own health.
-func (a *Agent) heldBack(service string) string {
-	if err := a.permit(node.Action{Verb: "route", Service: service}); err != nil {
-		return err.Error()
+// heldBack says what forbids telling a proxy anything now, nil if nothing does: people's orders, and the agent's own health.
+func (a *Agent) heldBack() *node.Verdict {
+	holds, refused := a.orders.Orders(a.o.Host.Now()), func(g node.Guard, text string) *node.Verdict { return &node.Verdict{Guard: g, Text: text} }
+	shared, err := a.sharedHolds()
+	switch {
+	case holds.Unreadable != "":
+		return refused(node.GuardKillSwitch, "the kill switch counts as set: "+holds.Unreadable)
+	case err != nil:
+		return refused(node.GuardFreshness, err.Error())
+	}
+	for _, h := range slices.Concat(holds.Holds, shared.Known()) {
+		if h.Kind == node.HoldPause {
+			return refused(node.GuardPause, h.String())
+		}
+		return refused(node.GuardKillSwitch, h.String())
 	}
 	if err := a.journal.Healthy(); err != nil {
-		return "the journal cannot be relied on: " + err.Error()
+		return refused(node.GuardSelfHealth, "the journal cannot be relied on: "+err.Error())
 	}
 	if n := a.crashes(); n >= node.CrashLimit {
-		return fmt.Sprintf("this agent ended %d times within %s and only observes", n, node.CrashWindow)
+		return refused(node.GuardSelfHealth, fmt.Sprintf("this agent ended %d times within %s and only observes", n, node.CrashWindow))
 	}
-	return ""
+	if v := a.view.Load(); v != nil && v.question.Snapshot.Self.Assertion != "" {
+		return refused(node.GuardSelfHealth, "an assertion failed, and this agent only observes until it is restarted: "+v.question.Snapshot.Self.Assertion)
+	}
+	return nil
 }
 
 // answering is the check of a proxy: its runtime socket answers.

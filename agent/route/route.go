@@ -46,7 +46,10 @@ type Question struct {
 	Proof   node.Fact[probe.PatroniAPI] // what the API of the leader's key says, asked after the key was seen
 	Table   node.Fact[proxy.Table]
 	Strays  map[proxy.ID]node.Instant // since when a server that does not lead has had sessions
-	Held    string                    // why people hold every action back, "" if they do not
+	Held    *node.Verdict             // what holds every action back, nil if nothing does
+	// Moved says that another member led before, and that the proxy has not followed for good since. Otherwise its own checks
+	// have had their time, and a leader that they take for dead is none that clients can reach (FAULTS.md F94).
+	Moved bool
 }
 
 // State says in one word how a proxy and etcd stand to each other.
@@ -54,11 +57,12 @@ type State string
 
 // States.
 const (
-	Agreed  State = "agreed"  // clients are led to the leader, and nowhere else
-	Differs State = "differs" // they are not, and it is known what to tell the proxy
-	Waits   State = "waits"   // there is a leader, and it is no primary yet
-	Unknown State = "unknown" // too little is known for saying anything
-	Hands   State = "hands off"
+	Agreed  State = "agreed"    // clients are led to the leader, and nowhere else
+	Differs State = "differs"   // they are not, and it is known what to tell the proxy
+	Waits   State = "waits"     // there is a leader, and it is no primary yet
+	Blocked State = "blocked"   // the proxy's own checks take the leader for dead, and are believed
+	Unknown State = "unknown"   // too little is known for saying anything
+	Hands   State = "hands off" // what people have arranged is left alone
 )
 
 // Answer is what is to be told to a proxy, and why.
@@ -69,7 +73,15 @@ type Answer struct {
 	Dead   []proxy.ID `json:"dead,omitempty"`   // servers to be marked dead
 	Alive  []proxy.ID `json:"alive,omitempty"`  // servers to be marked alive
 	Drop   []proxy.ID `json:"drop,omitempty"`   // servers whose sessions are to be dropped
-	Refuse string     `json:"refuse,omitempty"` // why it is not told, "" if it may be
+	// Guard is the rule that keeps anything from being told, "" if none does, and Refuse its reason where Text does not say it.
+	Guard  node.Guard `json:"guard,omitempty"`
+	Refuse string     `json:"refuse,omitempty"`
+}
+
+// Refused returns the answer with a guard that refuses it.
+func (a Answer) Refused(g node.Guard, format string, args ...any) Answer {
+	a.Guard, a.Refuse = g, fmt.Sprintf(format, args...)
+	return a
 }
 
 // Empty reports whether there is nothing to tell.
@@ -83,10 +95,10 @@ func Decide(q Question) Answer {
 		return a
 	}
 	switch {
-	case q.Held != "":
-		a.Refuse = q.Held
+	case q.Held != nil:
+		return a.Refused(q.Held.Guard, "%s", q.Held.Text)
 	case q.Spec.Mode != node.ModeAuto:
-		a.Refuse = fmt.Sprintf("policy for class adjust is %q: this would have been told under \"auto\"", q.Spec.Mode)
+		return a.Refused(node.GuardPolicy, "policy for class adjust is %q: this would have been told under \"auto\"", q.Spec.Mode)
 	}
 	return a
 }
@@ -100,23 +112,23 @@ func (d *decision) answer() Answer {
 	c := d.Cluster.Value
 	switch {
 	case !d.Cluster.Fresh(d.Now, Recent):
-		return unknown("etcd is not known: " + why(d.Cluster))
+		return unknown(node.GuardFreshness, "etcd is not known: "+why(d.Cluster))
 	case !d.Table.Fresh(d.Now, Fresh):
-		return unknown("what the proxy does is not known: " + why(d.Table))
+		return unknown(node.GuardFreshness, "what the proxy does is not known: "+why(d.Table))
 	case c.LeaderUnknown:
-		return unknown("the leader key is not intelligible")
+		return unknown(node.GuardFreshness, "the leader key is not intelligible")
 	case !c.Config.Present:
-		return unknown("Patroni's configuration key is missing or unintelligible, so a pause cannot be ruled out")
+		return unknown(node.GuardPatroniPause, "Patroni's configuration key is missing or unintelligible, so a pause cannot be ruled out")
 	case c.Config.StandbyCluster:
-		return Answer{State: Hands, Text: "This is a standby cluster: none of its members is a primary."}
+		return Answer{State: Hands, Guard: node.GuardOperatorIntent, Text: "This is a standby cluster: none of its members is a primary."}
 	case c.Config.Pause:
-		return Answer{State: Hands, Text: "The cluster is paused: who leads is a person's business."}
+		return Answer{State: Hands, Guard: node.GuardPatroniPause, Text: "The cluster is paused: who leads is a person's business."}
 	case c.Leader == nil:
-		return Answer{State: Waits, Text: "Nobody holds the leader key. Nothing is marked dead: the old leader may take it again."}
+		return Answer{State: Waits, Guard: node.GuardLeaderSafety, Text: "Nobody holds the leader key. Nothing is marked dead: the old leader may take it again."}
 	}
 	servers := d.Table.Value.Of(d.Spec.Backend)
 	if why := d.assign(servers); why != "" {
-		return unknown(why)
+		return unknown(node.GuardIdentity, why)
 	}
 	return d.compare(servers, c.Leader.Name)
 }
@@ -164,29 +176,36 @@ func (d *decision) compare(servers []proxy.Server, leader string) Answer {
 	}
 	switch {
 	case target == nil:
-		return unknown(fmt.Sprintf("no server of %s stands for %s, which leads", d.Spec.Backend, leader))
+		return unknown(node.GuardIdentity, fmt.Sprintf("no server of %s stands for %s, which leads", d.Spec.Backend, leader))
 	case target.Admin != 0:
-		a.State, a.Text = Hands, fmt.Sprintf("%s leads, and a person has set its server to %s.", leader, target.Admin.Words())
-		a.Dead, a.Drop = nil, nil
-		return a
+		return Answer{
+			State: Hands, Guard: node.GuardOperatorIntent, Leader: leader,
+			Text: fmt.Sprintf("%s leads, and a person has set its server to %s.", leader, target.Admin.Words()),
+		}
 	}
 	if why := d.elsewhere(target); why != "" {
-		return unknown(why)
+		return unknown(node.GuardIdentity, why)
 	}
-	if !target.Up {
+	switch {
+	case !target.Up && !d.Moved:
+		return Answer{
+			State: Blocked, Guard: node.GuardLeaderSafety, Leader: leader,
+			Text: fmt.Sprintf("%s leads, and the proxy's own checks take its server for dead. They are believed: look at the way from here to %s's API and database.", leader, leader),
+		}
+	case !target.Up:
 		a.Alive = append(a.Alive, target.ID)
-	}
-	if a.Empty() {
+	case a.Empty():
 		a.Text = fmt.Sprintf("Clients are led to %s, which leads.", leader)
 		return a.with(notes)
 	}
 	if why := d.unproved(); why != "" {
-		a.State, a.Text = Waits, fmt.Sprintf("%s holds the leader key, and is not proved to be a writable primary: %s.", leader, why)
-		a.Dead, a.Alive, a.Drop = nil, nil, nil
-		return a
+		return Answer{
+			State: Waits, Guard: node.GuardLeaderSafety, Leader: leader,
+			Text: fmt.Sprintf("%s holds the leader key, and is not proved to be a writable primary: %s.", leader, why),
+		}
 	}
 	if !d.Cluster.Fresh(d.Now, Fresh) {
-		return unknown("etcd is not known: " + why(d.Cluster))
+		return unknown(node.GuardFreshness, "etcd is not known: "+why(d.Cluster))
 	}
 	a.State, a.Text = Differs, a.sentence()
 	return a.with(notes)
@@ -262,8 +281,8 @@ func (d *decision) unproved() string {
 	return ""
 }
 
-func unknown(text string) Answer {
-	return Answer{State: Unknown, Text: strings.ToUpper(text[:1]) + text[1:] + "."}
+func unknown(g node.Guard, text string) Answer {
+	return Answer{State: Unknown, Guard: g, Text: strings.ToUpper(text[:1]) + text[1:] + "."}
 }
 
 func why[T any](f node.Fact[T]) string {

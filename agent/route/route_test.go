@@ -30,7 +30,7 @@ func switched(changes ...func(*Question)) Question {
 		c.Members = append(c.Members, node.Member{Name: m, Host: "10.0.0." + string('1'+m[0]-'a'), APIURL: "http://" + m + ":8008"})
 	}
 	q := Question{
-		Now: now, Spec: Spec{Service: "haproxy", Scope: "main", Backend: backend, Mode: node.ModeAuto},
+		Now: now, Spec: Spec{Service: "haproxy", Scope: "main", Backend: backend, Mode: node.ModeAuto}, Moved: true,
 		Cluster: node.Seen(c, "etcd", now-1),
 		Proof: node.Seen(probe.PatroniAPI{
 			Outcome: probe.OutcomeAnswered, Name: "b", Scope: "main", SystemID: system, Role: "primary", State: "running",
@@ -134,27 +134,45 @@ func TestDecide_TellsNothing(t *testing.T) {
 			func(q *Question) { q.Strays = map[proxy.ID]node.Instant{id("a"): now.Add(-Pinned + 1)} }), Agreed, "led to b"},
 	} {
 		a := Decide(tt.q)
-		if a.State != tt.state || !strings.Contains(a.Text, tt.text) || !a.Empty() {
-			t.Errorf("%s: %s: %q, dead %v, alive %v, drop %v; want %s: ...%s...", name, a.State, a.Text, a.Dead, a.Alive, a.Drop, tt.state, tt.text)
+		if a.State != tt.state || !strings.Contains(a.Text, tt.text) || !a.Empty() || (a.Guard == "") != (a.State == Agreed) {
+			t.Errorf("%s: %s by %q: %q, dead %v, alive %v, drop %v; want %s: ...%s...", name, a.State, a.Guard, a.Text, a.Dead, a.Alive, a.Drop, tt.state, tt.text)
 		}
 	}
 }
 
+// A leader that leads on, and that the proxy's own checks take for dead, is not forced on it (FAULTS.md F94). Nor are the others
+// marked dead then: clients that only read may be content with them.
+func TestDecide_ChecksAreBelieved(t *testing.T) {
+	leadsOn := func(q *Question) { q.Moved = false }
+	if a := Decide(switched(leadsOn)); a.State != Blocked || !a.Empty() || a.Guard != node.GuardLeaderSafety {
+		t.Errorf("%s, %s: %s; dead %v, alive %v", a.State, a.Guard, a.Text, a.Dead, a.Alive)
+	}
+	a := Decide(switched(leadsOn, server("b", up(true)))) // a reload: all are up
+	if d := cmp.Diff([]proxy.ID{id("a")}, a.Dead); d != "" || len(a.Alive) > 0 {
+		t.Errorf("%s: alive %v, dead: %s", a.State, a.Alive, d)
+	}
+}
+
+// Whatever is not told has the guard that keeps it from being told.
 func TestDecide_Refuses(t *testing.T) {
 	for name, tt := range map[string]struct {
-		q    Question
-		want string
+		q     Question
+		guard node.Guard
+		want  string
 	}{
-		"policy observe": {switched(func(q *Question) { q.Spec.Mode = node.ModeObserve }), `"observe"`},
-		"policy ask":     {switched(func(q *Question) { q.Spec.Mode = node.ModeAsk }), `"ask"`},
-		"a hold":         {switched(func(q *Question) { q.Held = "held back by a pause" }), "held back by a pause"},
+		"policy observe": {switched(func(q *Question) { q.Spec.Mode = node.ModeObserve }), node.GuardPolicy, `"observe"`},
+		"policy ask":     {switched(func(q *Question) { q.Spec.Mode = node.ModeAsk }), node.GuardPolicy, `"ask"`},
+		"a hold": {
+			switched(func(q *Question) { q.Held = &node.Verdict{Guard: node.GuardPause, Text: "held back by a pause"} }),
+			node.GuardPause, "held back by a pause",
+		},
 	} {
-		if a := Decide(tt.q); a.State != Differs || !strings.Contains(a.Refuse, tt.want) {
-			t.Errorf("%s: %s, refused: %q", name, a.State, a.Refuse)
+		if a := Decide(tt.q); a.State != Differs || a.Guard != tt.guard || !strings.Contains(a.Refuse, tt.want) {
+			t.Errorf("%s: %s, refused by %q: %q", name, a.State, a.Guard, a.Refuse)
 		}
 	}
-	if a := Decide(switched(server("a", up(false)), server("b", up(true)), func(q *Question) { q.Spec.Mode = node.ModeOff })); a.Refuse != "" {
-		t.Errorf("nothing is to be told, and it is refused: %s", a.Refuse)
+	if a := Decide(switched(server("a", up(false)), server("b", up(true)), func(q *Question) { q.Spec.Mode = node.ModeOff })); a.Guard != "" {
+		t.Errorf("nothing is to be told, and %s refuses it: %s", a.Guard, a.Refuse)
 	}
 }
 

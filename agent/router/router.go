@@ -34,7 +34,7 @@ const (
 	tellLimit = time.Second
 	// stubborn is how often one is told before the proxy's checks are believed, which say otherwise each time: somebody made
 	// them ask something else than Patroni.
-	stubborn = 15
+	stubborn = 5
 )
 
 // Etcd is what a router knows of Patroni's keys.
@@ -48,7 +48,7 @@ type Etcd interface {
 // Told is one thing that was told to a proxy, as the journal keeps it.
 type Told struct {
 	Answer route.Answer
-	Took   time.Duration // since the change was noticed
+	Took   time.Duration // since the leader was last seen not to take writes, or since it was first seen that the proxy differs
 	Err    error
 }
 
@@ -61,7 +61,7 @@ type Deps struct {
 	// Leader returns what asks the API at a member's address, which comes from its key.
 	Leader func(url string) (probe.Prober[probe.PatroniAPI], error)
 	Mode   func() node.Mode         // of class adjust, now
-	Held   func() string            // why people hold every action back now, "" if they do not
+	Held   func() *node.Verdict     // what holds every action back now, nil if nothing does
 	Intend func(route.Answer) error // records what is about to be told; nothing is told if it fails
 	Told   func(Told)               // records what was told, and what became of it
 	Now    func() node.Instant
@@ -78,8 +78,9 @@ type Router struct {
 	said    string       // last state and text, to log what is new
 	refused string       // last refusal that was recorded
 	noticed node.Instant // when the present difference was first seen
-	tries   int          // how often the proxy was told who leads, since it last agreed for a while
-	leader  string       // of these
+	leader  string       // who led last
+	moved   bool         // another led before, and the proxy has not agreed for a while since
+	tries   int          // how often it was told since then
 
 	mu   sync.Mutex
 	last route.Report
@@ -179,7 +180,7 @@ func (r *Router) follow(ctx context.Context) time.Duration {
 			return tick
 		}
 		if c := r.d.Etcd.Cluster(); c.Value.LeaderName() != q.Cluster.Value.LeaderName() {
-			q.Cluster = c
+			r.take(&q, c)
 		}
 		if r.d.Now().Sub(q.Table.At) > route.Fresh/2 {
 			q.Table = r.table(ctx)
@@ -190,7 +191,7 @@ func (r *Router) follow(ctx context.Context) time.Duration {
 	}
 	r.report(q, a)
 	if a.State == route.Agreed && r.d.Now().Sub(r.Report().Since) > settled {
-		r.tries = 0
+		r.moved, r.tries = false, 0
 		return calm
 	}
 	return tick
@@ -204,15 +205,23 @@ func (r *Router) look(ctx context.Context) route.Question {
 	q := route.Question{Spec: r.d.Spec, Held: r.d.Held()}
 	q.Spec.Mode = r.d.Mode()
 	q.Table = r.table(ctx)
-	q.Cluster = r.d.Etcd.Cluster()
-	q.Now = r.d.Now()
+	r.take(&q, r.d.Etcd.Cluster())
 	if !q.Cluster.Fresh(q.Now, route.Recent) {
-		q.Cluster = r.d.Etcd.Leader(ctx)
-		q.Now = r.d.Now()
+		r.take(&q, r.d.Etcd.Leader(ctx))
 	}
 	r.strays = route.Stray(q, r.strays)
 	q.Strays = r.strays
 	return q
+}
+
+// take makes what is known of etcd part of a question, and notices another leader. The first that is seen is none.
+func (r *Router) take(q *route.Question, c node.Fact[node.Cluster]) {
+	q.Cluster, q.Now = c, r.d.Now()
+	if name := c.Value.LeaderName(); name != "" && name != r.leader {
+		r.moved, r.tries = r.leader != "", 0
+		r.leader = name
+	}
+	q.Moved = r.moved
 }
 
 func (r *Router) table(ctx context.Context) node.Fact[proxy.Table] {
@@ -234,8 +243,7 @@ func (r *Router) prove(ctx context.Context, q route.Question) route.Question {
 	}
 	q.Now = r.d.Now()
 	if !q.Cluster.Fresh(q.Now, route.Fresh/2) {
-		q.Cluster = r.d.Etcd.Leader(ctx)
-		q.Now = r.d.Now()
+		r.take(&q, r.d.Etcd.Leader(ctx))
 	}
 	return q
 }
@@ -263,13 +271,10 @@ func (r *Router) tell(ctx context.Context, q route.Question, a route.Answer) (ro
 	if r.noticed == 0 {
 		r.noticed = q.Now
 	}
-	if a.Leader != r.leader {
-		r.leader, r.tries = a.Leader, 0
+	if r.tries >= stubborn && a.Guard == "" {
+		a = a.Refused(node.GuardBreaker, "told %d times, and the proxy's own checks say otherwise each time: do they ask for Patroni's /primary?", r.tries)
 	}
-	if r.tries >= stubborn && a.Refuse == "" {
-		a.Refuse = fmt.Sprintf("told %d times, and its own checks say otherwise each time: do they ask for Patroni's /primary?", r.tries)
-	}
-	if a.Refuse != "" {
+	if a.Guard != "" {
 		if a.Refuse != r.refused {
 			r.refused = a.Refuse
 			r.d.Told(Told{Answer: a})
@@ -279,14 +284,13 @@ func (r *Router) tell(ctx context.Context, q route.Question, a route.Answer) (ro
 	r.refused = ""
 	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
-	q.Cluster, q.Held, q.Spec.Mode = r.d.Etcd.Leader(ctx), r.d.Held(), r.d.Mode()
-	q.Now = r.d.Now()
-	if a = route.Decide(q); a.State != route.Differs || a.Refuse != "" {
+	r.take(&q, r.d.Etcd.Leader(ctx))
+	q.Held, q.Spec.Mode = r.d.Held(), r.d.Mode()
+	if a = route.Decide(q); a.State != route.Differs || a.Guard != "" {
 		return q, a
 	}
 	if err := r.d.Intend(a); err != nil {
-		a.Refuse = "it cannot be recorded: " + err.Error()
-		return q, a
+		return q, a.Refused(node.GuardSelfHealth, "it cannot be recorded: %v", err)
 	}
 	r.tries++
 	err := r.d.Proxy.Mark(ctx, a.Dead, a.Alive)
@@ -358,10 +362,10 @@ func (t Told) Text() string {
 	}
 	text := strings.Join(parts, "; ")
 	switch {
-	case t.Answer.Refuse != "":
-		return fmt.Sprintf("not told (%s): %s", t.Answer.Refuse, text)
+	case t.Answer.Guard != "":
+		return fmt.Sprintf("not told, %s refuses (%s): %s", t.Answer.Guard, t.Answer.Refuse, text)
 	case t.Err != nil:
-		return fmt.Sprintf("failed (%v): %s", t.Err, text)
+		return fmt.Sprintf("could not be told (%v): %s", t.Err, text)
 	}
-	return text
+	return fmt.Sprintf("told within %s: %s", t.Took.Round(time.Millisecond), text)
 }

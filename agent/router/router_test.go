@@ -25,7 +25,7 @@ type stack struct {
 	up      map[string]bool
 	told    []string
 	broken  error // of the journal
-	held    string
+	held    *node.Verdict
 	mode    node.Mode
 	began   time.Time
 }
@@ -103,7 +103,7 @@ func run(t *testing.T, test func(s *stack, r *Router)) {
 			Spec: route.Spec{Service: "haproxy", Scope: "main", Backend: "bk"}, Socket: "127.0.0.1:9999", Proxy: s, Etcd: s,
 			Leader: func(string) (probe.Prober[probe.PatroniAPI], error) { return s, nil },
 			Mode:   func() node.Mode { s.mu.Lock(); defer s.mu.Unlock(); return s.mode },
-			Held:   func() string { s.mu.Lock(); defer s.mu.Unlock(); return s.held },
+			Held:   func() *node.Verdict { s.mu.Lock(); defer s.mu.Unlock(); return s.held },
 			Intend: func(route.Answer) error { return s.broken }, Told: func(Told) {}, Now: s.now, Logger: slog.New(slog.DiscardHandler),
 		})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -160,8 +160,8 @@ func TestRouter_GivesUp(t *testing.T) {
 		if told := s.said(); len(told) != stubborn {
 			t.Errorf("told %d times", len(told))
 		}
-		if got := r.Report().Answer; !strings.Contains(got.Refuse, "its own checks say otherwise") {
-			t.Errorf("refused: %q", got.Refuse)
+		if got := r.Report().Answer; !strings.Contains(got.Refuse, "told 5 times, and the proxy's own checks say otherwise") || got.Guard != node.GuardBreaker {
+			t.Errorf("%q refused: %q", got.Guard, got.Refuse)
 		}
 		s.set(func() { s.leader, s.primary = "b", "b" })
 		r.Wake()
@@ -176,13 +176,17 @@ func TestRouter_GivesUp(t *testing.T) {
 // proxy is left to its checks.
 func TestRouter_TellsNothing(t *testing.T) {
 	for name, change := range map[string]func(*stack){
-		"not writable":  func(s *stack) { s.leader = "b" },
-		"nobody leads":  func(s *stack) { s.leader = "" },
-		"held":          func(s *stack) { s.leader, s.primary, s.held = "b", "b", "a pause" },
-		"observe":       func(s *stack) { s.leader, s.primary, s.mode = "b", "b", node.ModeObserve },
-		"not recorded":  func(s *stack) { s.leader, s.primary, s.broken = "b", "b", errors.New("no space") },
-		"all is well":   func(*stack) {},
-		"leads already": func(s *stack) { s.leader, s.primary, s.up = "b", "b", map[string]bool{"b": true} },
+		"not writable": func(s *stack) { s.leader = "b" },
+		"nobody leads": func(s *stack) { s.leader = "" },
+		"held": func(s *stack) {
+			s.leader, s.primary, s.held = "b", "b", &node.Verdict{Guard: node.GuardPause, Text: "a pause"}
+		},
+		"observe":      func(s *stack) { s.leader, s.primary, s.mode = "b", "b", node.ModeObserve },
+		"not recorded": func(s *stack) { s.leader, s.primary, s.broken = "b", "b", errors.New("no space") },
+		"all is well":  func(*stack) {},
+		// FAULTS.md F94: its own checks have had their time.
+		"taken for dead": func(s *stack) { s.up = map[string]bool{} },
+		"leads already":  func(s *stack) { s.leader, s.primary, s.up = "b", "b", map[string]bool{"b": true} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, func(s *stack, r *Router) {

@@ -69,8 +69,11 @@ func printRoutes(p *printer, s api.Status) {
 		}
 		field(p, "Proxy", "%s, backend %s: %s for %s", r.Service, r.Backend, r.Answer.State, span(s.Now.Sub(r.Since)))
 		field(p, "", "%s", r.Answer.Text)
-		if r.Answer.Refuse != "" {
-			field(p, "", "Nothing is told: %s", r.Answer.Refuse)
+		switch {
+		case r.Answer.Refuse != "":
+			field(p, "", "Nothing is told, %s refuses: %s", r.Answer.Guard, r.Answer.Refuse)
+		case r.Answer.Guard != "":
+			field(p, "", "Nothing is told: guard %s", r.Answer.Guard)
 		}
 		printServers(p, s.Now, r)
 	}
