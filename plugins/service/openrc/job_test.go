@@ -38,17 +38,20 @@ const (
 	markAsDown = "mark_service_failed capsvc"
 )
 
-// comesUp is a start that works.
+// comesUp is a start that works. The daemon is there first, then the new mark, and the old ones go last, as OpenRC does it.
 func (tr *tree) comesUp(t *testing.T) func() int {
 	return func() int {
-		for _, k := range linked {
-			tr.remove(t, "state/"+string(k)+"/"+svc)
-		}
-		tr.link(t, "state/started/"+svc)
 		tr.remove(t, "state/daemons/"+svc)
 		tr.write(t, "state/daemons/"+svc+"/001", "exec=/usr/local/bin/capsvc\nargv_0=/usr/local/bin/capsvc\npidfile="+tr.path("pid/capsvc.pid")+"\n")
 		tr.write(t, "pid/capsvc.pid", "9000\n")
 		tr.stat(t, 9000, svc, 'S', 1, 500000)
+		tr.remove(t, "state/started/"+svc)
+		tr.link(t, "state/started/"+svc)
+		for _, k := range linked {
+			if k != markStarted {
+				tr.remove(t, "state/"+string(k)+"/"+svc)
+			}
+		}
 		return 0
 	}
 }
