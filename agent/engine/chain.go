@@ -64,6 +64,14 @@ func (t *target) broken() bool {
 	return t.f.Check.Fresh(t.now, FreshLocal) && !t.f.Check.Value.OK
 }
 
+// answers reports whether the service is seen to live, whatever its manager says.
+func (t *target) answers() bool {
+	if t.spec.Kind == node.KindEtcd {
+		return t.f.Member.Fresh(t.now, FreshLocal) && t.f.Member.Value.Alive()
+	}
+	return t.f.Check.Fresh(t.now, FreshLocal) && t.f.Check.Value.OK
+}
+
 // lastHop proposes to restart a machine that runs and whose own check has failed for long (FAULTS.md F77). How often is for
 // guard "budget": once.
 func (t *target) lastHop(fails node.Streak) {
@@ -89,7 +97,7 @@ func (t *target) allBehindLost() bool {
 			return false
 		}
 		for _, name := range spec.Behind[:n-1] {
-			if hop, ok := t.glance(t.specOf(name)); !ok || hop.unitKnown {
+			if hop, ok := t.glance(t.specOf(name)); !ok || hop.unitKnown || hop.answers() {
 				return false
 			}
 		}

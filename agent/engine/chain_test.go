@@ -77,6 +77,7 @@ func TestChain_MachineIsLast(t *testing.T) {
 		{"the machine hangs", []nodetest.Change{stuck()}, when{30, 30}},
 		{"Docker answers, and the container is stopped", []nodetest.Change{stuck(), unitKnown(nodetest.Etcd), stoppedBy(nodetest.Etcd, func(*service.Status) {})}, never},
 		{"Docker answers, and the container runs", []nodetest.Change{stuck(), unitKnown(nodetest.Etcd)}, never},
+		{"the member answers past Docker", []nodetest.Change{stuck(), nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Member.Value = nodetest.Member(nodetest.EtcdMe) })}, never},
 		{"something gets through", []nodetest.Change{stuck(), nodetest.Past(probe.OutcomeAnswered)}, never},
 		{"nothing is known of what gets through", []nodetest.Change{stuck(), nodetest.Of(nodetest.Forwarder, func(f *node.ServiceFacts) { f.Past = node.Fact[probe.Hop]{} })}, never},
 		{"its check passes", []nodetest.Change{stuck(), nodetest.Of(vm, func(f *node.ServiceFacts) { f.Check.Value.OK = true })}, never},

@@ -132,7 +132,7 @@ func (g *glance) check() string {
 
 // lost: nothing gets through a forwarder that leads into this machine, and every hop before it is out of sight.
 func (g *glance) lost() Condition {
-	c := Condition{Need: "nothing gets through the forwarders that lead into it, and the managers of all hops before it do not answer", Seen: "no forwarder leads into it"}
+	c := Condition{Need: "nothing gets through the forwarders that lead into it, and no hop before it answers, nor its manager", Seen: "no forwarder leads into it"}
 	for _, spec := range g.q.Spec.Services {
 		n := len(spec.Behind)
 		if n == 0 || spec.Behind[n-1] != g.spec.Service {
@@ -143,8 +143,13 @@ func (g *glance) lost() Condition {
 			return Condition{Need: c.Need, Seen: spec.Service + ": " + hop("past it", past)}
 		}
 		for _, name := range spec.Behind[:n-1] {
-			if u := g.facts(name).Unit; u.Fresh(g.now, engine.FreshLocal) {
+			f := g.facts(name)
+			if u := f.Unit; u.Fresh(g.now, engine.FreshLocal) {
 				return Condition{Need: c.Need, Seen: fmt.Sprintf("%s is %s", name, u.Value.State)}
+			}
+			alive := f.Member.Fresh(g.now, engine.FreshLocal) && f.Member.Value.Alive()
+			if alive || f.Check.Fresh(g.now, engine.FreshLocal) && f.Check.Value.OK {
+				return Condition{Need: c.Need, Seen: name + " answers"}
 			}
 		}
 		c.Met, c.Seen = true, "it is so"
