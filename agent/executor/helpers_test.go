@@ -69,6 +69,13 @@ func (r *rig) action(verb node.Verb) node.Action {
 	}
 }
 
+// restartOf is a restart of the unit as a service of that kind.
+func (r *rig) restartOf(kind node.Kind) node.Action {
+	a := r.action(node.Restart)
+	a.Kind, a.Finding = kind, node.ForwarderHung
+	return a
+}
+
 // kills counts the kills that were carried out.
 func (r *rig) kills() int { return r.count(servicetest.MethodKillMain) }
 
@@ -144,6 +151,11 @@ func (m *stubManager) Start(ctx context.Context, unit string) error {
 
 func (m *stubManager) KillMain(ctx context.Context, unit string, want service.Status) error {
 	return m.around("kill", func() error { return m.Manager.KillMain(ctx, unit, want) })
+}
+
+// Restart implements service.Restarter.
+func (m *stubManager) Restart(ctx context.Context, unit string, want service.Status) error {
+	return m.around("restart", func() error { return m.Manager.(service.Restarter).Restart(ctx, unit, want) })
 }
 
 // entry is one attempt as the journal in memory keeps it.
