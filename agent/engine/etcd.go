@@ -135,11 +135,15 @@ func (t *target) identityRule() {
 	})
 }
 
-// lost lists the members that do not work, as far as this machine can see, and says when they were last looked at.
-func (t *target) lost() (sick []string, at node.Instant) {
+// lost lists the members that do not work, as far as this machine can see, and those of which nothing is known, and says when
+// they were last looked at.
+func (t *target) lost() (sick, unknown []string, at node.Instant) {
 	look := func(name string, m node.Fact[probe.EtcdMember]) {
 		at = max(at, m.At)
-		if m.Fresh(t.now, FreshLocal) && !m.Value.Serves() {
+		switch {
+		case !m.Fresh(t.now, FreshLocal):
+			unknown = append(unknown, name)
+		case !m.Value.Serves():
 			sick = append(sick, name)
 		}
 	}
@@ -147,7 +151,7 @@ func (t *target) lost() (sick []string, at node.Instant) {
 	for _, o := range t.f.Others {
 		look(o.URL, o.Member)
 	}
-	return sick, at
+	return sick, unknown, at
 }
 
 // etcdQuorum: a member that answers and has no leader proves that there is no quorum where it is; one that does not answer
@@ -155,7 +159,7 @@ func (t *target) lost() (sick []string, at node.Instant) {
 func (t *target) etcdQuorum() {
 	m := t.f.Member
 	leaderless := t.streak("leaderless/"+t.spec.Service, m.Fresh(t.now, FreshLocal) && m.Value.Leaderless(), m.At)
-	sick, at := t.lost()
+	sick, unknown, at := t.lost()
 	reduced := t.streak("reduced/"+t.spec.Service, len(sick) > 0, at)
 	if leaderless.Count > 0 || reduced.Count > 0 {
 		t.attention = true
@@ -169,10 +173,14 @@ func (t *target) etcdQuorum() {
 			Evidence: t.membersEvidence(),
 		})
 	case enough(reduced, 2, lossProof):
+		members, not := len(t.f.Others)+1, "not "+strings.Join(sick, ", ")
+		if len(unknown) > 0 {
+			not += ", and nothing is known of " + strings.Join(unknown, ", ")
+		}
 		t.find(node.Finding{
 			Code: node.EtcdRedundancyLost, Severity: node.Warn, Subject: t.spec.Service,
-			Text: fmt.Sprintf("%d of %d members of etcd work, as seen from here; not %s. %s", len(t.f.Others)+1-len(sick), len(t.f.Others)+1,
-				strings.Join(sick, ", "), reserve(len(t.f.Others)+1, len(sick))),
+			Text: fmt.Sprintf("%d of %d members of etcd work, as seen from here; %s. %s", members-len(sick)-len(unknown), members, not,
+				reserve(members, len(sick)+len(unknown))),
 			Advice:   "Nothing that runs is stopped meanwhile.",
 			Evidence: t.membersEvidence(),
 		})

@@ -148,6 +148,18 @@ func (t *target) works() bool {
 	return t.f.Check.Fresh(t.now, FreshLocal) && t.f.Check.Value.OK
 }
 
+// asked is when the service was last asked for what works judges by.
+func (t *target) asked() node.Instant {
+	switch t.spec.Kind {
+	case node.KindEtcd:
+		return t.f.Member.At
+	case node.KindForwarder:
+		return t.f.Through.At
+	case node.KindHAProxy, node.KindGeneric, node.KindMachine, node.KindPatroni:
+	}
+	return t.f.Check.At
+}
+
 // managerRules says when the manager of the service does not answer, or does not let this agent act: at once, and not when
 // something is to be healed.
 func (t *target) managerRules() {

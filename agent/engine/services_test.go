@@ -301,6 +301,16 @@ func TestStep_NoQuorumIsSaid(t *testing.T) {
 	}
 }
 
+// TestStep_UnknownIsNotSaidToWork: a member of which nothing is known is neither lost nor a reserve.
+func TestStep_UnknownIsNotSaidToWork(t *testing.T) {
+	unknown := nodetest.WithOther(1, func(m *node.Fact[probe.EtcdMember]) { m.Known = false })
+	f := runServices(20, func(int) []nodetest.Change { return []nodetest.Change{nodetest.OtherSilent(0), unknown} }).finding(t, node.EtcdRedundancyLost)
+	want := "1 of 3 members of etcd work, as seen from here; not http://two:2379, and nothing is known of http://three:2379. A quorum is not seen from here."
+	if f.Text != want {
+		t.Errorf("%q, want %q", f.Text, want)
+	}
+}
+
 // TestStep_HealOfAServiceFailed: a heal in vain stays visible.
 func TestStep_HealOfAServiceFailed(t *testing.T) {
 	q := servicesAt(node.Memory{}, 0, nodetest.Crashed(nodetest.Etcd, "exit-code"))
@@ -334,6 +344,9 @@ func TestVerify_Services(t *testing.T) {
 		{"etcd waits for a quorum", act(nodetest.Etcd, false), 3 * time.Second, nodetest.EtcdSilent(), node.ResultVerified},
 		{"the same run", act(nodetest.Etcd, false), 3 * time.Second, nodetest.UnitOf(nodetest.Etcd, func(u *service.Status) { u.InvocationID = "old" }), node.ResultExecuted},
 		{"a look from before", act(nodetest.Etcd, false), 3 * time.Second, nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Unit.At = node.Instant(start - 1) }), node.ResultExecuted},
+		{"etcd served before it crashed", act(nodetest.Etcd, true), 3 * time.Second, nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Member.At = node.Instant(start - 1) }), node.ResultExecuted},
+		{"something came through before", act(nodetest.Forwarder, true), 3 * time.Second, nodetest.Of(nodetest.Forwarder, func(f *node.ServiceFacts) { f.Through.At = node.Instant(start - 1) }), node.ResultExecuted},
+		{"the check passed before", act(nodetest.Generic, true), 3 * time.Second, nodetest.Of(nodetest.Generic, func(f *node.ServiceFacts) { f.Check.At = node.Instant(start - 1) }), node.ResultExecuted},
 		{"something comes through", act(nodetest.Forwarder, true), 3 * time.Second, nil, node.ResultVerified},
 		{"nothing comes through", act(nodetest.Forwarder, true), 61 * time.Second, nodetest.Through(probe.OutcomeTimeout), node.ResultUnverified},
 		{"the check passes", act(nodetest.Generic, true), 3 * time.Second, nil, node.ResultVerified},

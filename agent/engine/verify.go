@@ -52,7 +52,7 @@ func (t *target) unmet(a node.Attempt) []string {
 	if !(t.f.Unit.At > a.At && t.unitKnown && t.unit.State == service.StateRunning && t.unit.InvocationID != a.Before.InvocationID) {
 		open = append(open, "the unit runs in a new run")
 	}
-	if a.Expect.Works && !t.works() {
+	if a.Expect.Works && !(t.works() && t.asked() > a.At) {
 		open = append(open, "its own check passes")
 	}
 	return open
