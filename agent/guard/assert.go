@@ -118,7 +118,7 @@ func assertKind(in Input, a node.Action, patroni bool) string {
 	return ""
 }
 
-// answering counts the other members of etcd that answer, 0 if one does not.
+// answering counts the other members of etcd that answer, 0 if one does not, or is not known to.
 func answering(snap node.Snapshot, name string) int {
 	n := 0
 	for i := range snap.Services {
@@ -126,7 +126,7 @@ func answering(snap node.Snapshot, name string) int {
 			continue
 		}
 		for _, o := range snap.Services[i].Others {
-			if !o.Member.Known || o.Member.Value.Outcome != probe.OutcomeAnswered {
+			if !o.Member.Known || snap.Now-o.Member.At > node.Instant(FreshRoutine) || o.Member.Value.Outcome != probe.OutcomeAnswered {
 				return 0
 			}
 			n++

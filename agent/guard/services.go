@@ -22,6 +22,8 @@ func (c *check) serviceFreshness() []string {
 		}
 	}
 	need("the unit's state", c.unit.Fresh(c.now, c.limit()))
+	// Only Linux has a process table. Where there is one, one that is old does not show a package manager that has begun since.
+	need("the process table", !c.in.Snapshot.Machine.Known || c.in.Snapshot.Machine.Fresh(c.now, FreshScan))
 	if c.a.Verb != node.Restart {
 		return bad
 	}

@@ -162,6 +162,12 @@ func serviceCases() []guardCase {
 		{name: "apk runs, a forwarder died", action: startFwd, base: deadFwd, change: upgrading("apk"), refused: node.GuardUpgrade},
 		{name: "dpkg runs, a forwarder hangs", action: restartForwarder(), base: mute, change: upgrading("dpkg"), refused: node.GuardUpgrade},
 		{name: "rpm runs, a service crashed", action: startGen, base: deadGen, change: upgrading("rpm"), refused: node.GuardUpgrade},
+		{name: "a package manager may have begun since", action: startGen, base: deadGen, change: func(s *node.Snapshot) {
+			s.Machine = node.Seen(probe.Machine{}, "process table", s.Now.Add(-31*time.Second))
+		}, refused: node.GuardFreshness},
+		{name: "a machine without a process table", action: startGen, base: deadGen, change: func(s *node.Snapshot) {
+			s.Machine = node.Unseen[probe.Machine]("process table", "not supported", s.Now)
+		}},
 		{name: "no package manager runs", action: startGen, base: deadGen, change: upgrading()},
 		{name: "dpkg ended 29 s ago, a service crashed", action: startGen, base: deadGen, tune: mem(func(m *node.Memory) { m.UpgradeSeen = sec(29) }), refused: node.GuardUpgrade},
 		{name: "a person paused the container", action: restartEtcd(), base: hung, change: unit(etcd, func(u *service.Status) { u.Job = "pause" }), refused: node.GuardOperatorJob},
@@ -267,6 +273,7 @@ func TestAssert_Services(t *testing.T) {
 		{name: "etcd hangs, etcd unknown", action: restartEtcd(), change: blind, want: "etcd is not fresh"},
 		{name: "etcd hangs, another member too", action: restartEtcd(), change: nodetest.OtherSilent(0), want: "another member of etcd does not answer"},
 		{name: "etcd hangs, another member unknown", action: restartEtcd(), change: nodetest.WithOther(1, func(m *node.Fact[probe.EtcdMember]) { m.Known = false }), want: "another member of etcd does not answer"},
+		{name: "etcd hangs, another member answered long ago", action: restartEtcd(), change: nodetest.WithOther(1, func(m *node.Fact[probe.EtcdMember]) { m.At = m.At.Add(-11 * time.Second) }), want: "another member of etcd does not answer"},
 		{name: "etcd hangs, and has one peer", action: restartEtcd(), change: nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Others = f.Others[:1] }), want: "another member of etcd does not answer"},
 		{name: "the forwarder hangs, etcd unknown", action: restartForwarder(), change: blind},
 		{name: "the forwarder is called a Patroni", action: restartForwarder(), tune: func(in *Input) { in.Actions[0].Kind = "" }, want: "exactly one"},
