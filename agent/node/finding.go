@@ -63,9 +63,8 @@ func Codes() []Code {
 		DCSKeyInvalid, ScopeUnknown, MemberUnknown, Paused, HealFailed, Storm, Flapping, UpgradeRunning, ActingHeld,
 		AgentDegraded, AgentConfigBroken, AgentAssertion, AgentCrashLoop, EtcdCrashed, EtcdHung, EtcdQuorumLost,
 		EtcdRedundancyLost, EtcdNoSpace, EtcdCorrupt, EtcdQuotaNear, EtcdVersionSkew, EtcdWrongCluster, EtcdRemoved,
-		EtcdLeaderFar,
-		ForwarderDead, ForwarderHung, ForwarderBroken, ServiceCrashed, ServiceStopped, ServiceCrashing, ServiceFails, ManagerUnavailable,
-		ManagerForbids,
+		EtcdLeaderFar, ForwarderDead, ForwarderHung, ForwarderBroken, ServiceCrashed, ServiceStopped, ServiceCrashing,
+		ServiceFails, ManagerUnavailable, ManagerForbids,
 	}
 }
 

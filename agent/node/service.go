@@ -16,14 +16,12 @@ const (
 	KindPatroni   Kind = "patroni"
 	KindEtcd      Kind = "etcd"
 	KindForwarder Kind = "forwarder"
+	KindHAProxy   Kind = "haproxy" // leads clients to the members of the cluster
 	KindGeneric   Kind = "generic"
 	// KindMachine is a virtual machine, or an engine in one, that other services of this machine run in (colima): the last
 	// hop of what is behind a forwarder.
 	KindMachine Kind = "machine"
 )
-
-// KindHAProxy is a HAProxy that leads clients to the members of the cluster.
-const KindHAProxy Kind = "haproxy"
 
 // Kinds returns every kind.
 func Kinds() []Kind {

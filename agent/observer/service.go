@@ -128,9 +128,6 @@ func limits(ctx context.Context, old node.Fact[string], m service.Manager, unit,
 	return node.Unseen[string](source, err.Error(), at)
 }
 
-// observeEtcd asks the member of this machine and the others. While the one here does not answer, the others are also asked
-// which members there are: one that an operator has removed ends by itself, and is not to be started (FAULTS.md F56). While
-// it answers it is a member, and nobody is bothered; and nobody is who has no leader, because no list can be had there.
 // missing reports whether the member of this machine was not seen to run and answer: the others are asked then whether it is
 // one of theirs. Its last answer may be older than its end, and it must not be started on the word of a list that is older
 // than its removal (FAULTS.md F56).
@@ -138,6 +135,9 @@ func missing(f node.ServiceFacts) bool {
 	return !f.Member.Known || f.Member.Value.Outcome != probe.OutcomeAnswered || f.Unit.Known && f.Unit.Value.State != service.StateRunning
 }
 
+// observeEtcd asks the member of this machine and the others. While the one here is missing, the others are also asked
+// which members there are: one that an operator has removed ends by itself, and is not to be started (FAULTS.md F56). While
+// it answers it is a member, and nobody is bothered; and nobody is who has no leader, because no list can be had there.
 func (t *target) observeEtcd(ctx context.Context, wg *sync.WaitGroup, f *node.ServiceFacts, depth Depth, missing bool, now func() node.Instant) {
 	if at := now(); stale(f.Member, at, everyCheck[depth]) {
 		wg.Go(func() { f.Member = look(ctx, f.Member, t.Etcd.Member, checkTimeout, "this member", at) })
