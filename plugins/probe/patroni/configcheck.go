@@ -95,7 +95,7 @@ func NewConfigCheck(c CheckConfig, d CheckDeps) (*ConfigCheck, error) {
 
 // FileID identifies the configuration on disk as the package's FileID does, without ever blocking longer than ctx.
 func (c *ConfigCheck) FileID(ctx context.Context) (string, error) {
-	return probe.Do(ctx, c.gate, func() (string, error) { return fileID(c.config.Tree, c.config.File) })
+	return probe.Do(ctx, c.gate, func() (string, error) { return FileIDIn(c.config.Tree, c.config.File) })
 }
 
 // Probe implements probe.Prober. A file that is missing, irregular or unreadable for Patroni's user is a verdict. A file

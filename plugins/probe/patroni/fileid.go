@@ -31,12 +31,10 @@ const absentID = "absent"
 // of every file that Patroni would read if the path is a directory. It is "absent" for a path that does not exist, and
 // begins with "irregular" for something that is neither a file nor a directory. It opens nothing, so that a pipe in the
 // file's place does not block it, but a file system that hangs does.
-func FileID(path string) (string, error) { return fileID(probe.Tree{}, path) }
+func FileID(path string) (string, error) { return FileIDIn(probe.Tree{}, path) }
 
 // FileIDIn is FileID of a configuration in a tree.
-func FileIDIn(tree probe.Tree, path string) (string, error) { return fileID(tree, path) }
-
-func fileID(tree probe.Tree, path string) (string, error) {
+func FileIDIn(tree probe.Tree, path string) (string, error) {
 	info, err := tree.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return absentID, nil
@@ -175,7 +173,7 @@ type look struct {
 
 func lookAt(ctx context.Context, g *probe.Gate, tree probe.Tree, path string) (look, error) {
 	return probe.Do(ctx, g, func() (look, error) {
-		id, err := fileID(tree, path)
+		id, err := FileIDIn(tree, path)
 		if err != nil || id == absentID || strings.HasPrefix(id, "irregular") {
 			return look{id: id}, err
 		}
