@@ -55,17 +55,17 @@ func TestAction_Machine(t *testing.T) {
 		nodetest.Past(probe.OutcomeTimeout)(s)
 		nodetest.Of("vm", func(f *node.ServiceFacts) { f.Check.Value.OK = false })(s)
 	}
+	answers := nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Member.Value = nodetest.Member(nodetest.EtcdMe) })
 	docker := nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Unit.Known = true })
 	for name, tt := range map[string]struct {
 		seconds int
 		changes []nodetest.Change
 		want    string // what is missing
 	}{
-		"it hangs":       {40, []nodetest.Change{hangs}, ""},
-		"not for long":   {20, []nodetest.Change{hangs}, "its check fails, seen 3 times over 30s | its check passed: false (seen 20 times over 19s)"},
-		"Docker answers": {40, []nodetest.Change{hangs, docker}, "nothing gets through the forwarders that lead into it, and no hop before it answers, nor its manager | etcd is running"},
-		"etcd answers": {40, []nodetest.Change{hangs, nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Member.Value = nodetest.Member(nodetest.EtcdMe) })},
-			"nothing gets through the forwarders that lead into it, and no hop before it answers, nor its manager | etcd answers"},
+		"it hangs":        {40, []nodetest.Change{hangs}, ""},
+		"not for long":    {20, []nodetest.Change{hangs}, "its check fails, seen 3 times over 30s | its check passed: false (seen 20 times over 19s)"},
+		"Docker answers":  {40, []nodetest.Change{hangs, docker}, "nothing gets through the forwarders that lead into it, and no hop before it answers, nor its manager | etcd is running"},
+		"etcd answers":    {40, []nodetest.Change{hangs, answers}, "nothing gets through the forwarders that lead into it, and no hop before it answers, nor its manager | etcd answers"},
 		"it gets through": {40, []nodetest.Change{hangs, nodetest.Past(probe.OutcomeAnswered)}, "nothing gets through the forwarders that lead into it, and no hop before it answers, nor its manager | socat: past it: answered"},
 	} {
 		t.Run(name, func(t *testing.T) {
