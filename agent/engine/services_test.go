@@ -343,6 +343,7 @@ func TestVerify_Services(t *testing.T) {
 		{"etcd stays silent", act(nodetest.Etcd, true), 61 * time.Second, nodetest.EtcdSilent(), node.ResultUnverified},
 		{"etcd waits for a quorum", act(nodetest.Etcd, false), 3 * time.Second, nodetest.EtcdSilent(), node.ResultVerified},
 		{"the same run", act(nodetest.Etcd, false), 3 * time.Second, nodetest.UnitOf(nodetest.Etcd, func(u *service.Status) { u.InvocationID = "old" }), node.ResultExecuted},
+		{"a run that its manager does not know", act(nodetest.Etcd, false), 3 * time.Second, nodetest.UnitOf(nodetest.Etcd, func(u *service.Status) { u.InvocationID = "" }), node.ResultExecuted},
 		{"a look from before", act(nodetest.Etcd, false), 3 * time.Second, nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Unit.At = node.Instant(start - 1) }), node.ResultExecuted},
 		{"etcd served before it crashed", act(nodetest.Etcd, true), 3 * time.Second, nodetest.Of(nodetest.Etcd, func(f *node.ServiceFacts) { f.Member.At = node.Instant(start - 1) }), node.ResultExecuted},
 		{"something came through before", act(nodetest.Forwarder, true), 3 * time.Second, nodetest.Of(nodetest.Forwarder, func(f *node.ServiceFacts) { f.Through.At = node.Instant(start - 1) }), node.ResultExecuted},

@@ -49,7 +49,8 @@ func expectations(spec node.Spec, a node.Attempt, snap node.Snapshot) (open, bro
 // unmet lists what is not seen yet of a service that was started or restarted.
 func (t *target) unmet(a node.Attempt) []string {
 	var open []string
-	if !(t.f.Unit.At > a.At && t.unitKnown && t.unit.State == service.StateRunning && t.unit.InvocationID != a.Before.InvocationID) {
+	id := t.unit.InvocationID // "": its manager does not know the run, so it is not known to be another one
+	if !(t.f.Unit.At > a.At && t.unitKnown && t.unit.State == service.StateRunning && id != "" && id != a.Before.InvocationID) {
 		open = append(open, "the unit runs in a new run")
 	}
 	if a.Expect.Works && !(t.works() && t.asked() > a.At) {
