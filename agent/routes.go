@@ -60,11 +60,12 @@ func (a *Agent) heldBack() *node.Verdict {
 	case err != nil:
 		return refused(node.GuardFreshness, err.Error())
 	}
-	for _, h := range slices.Concat(holds.Holds, shared.Known()) {
-		if h.Kind == node.HoldPause {
-			return refused(node.GuardPause, h.String())
+	if all := slices.Concat(holds.Holds, shared.Known()); len(all) > 0 {
+		g := node.GuardKillSwitch // also for what is not understood
+		if all[0].Kind == node.HoldPause {
+			g = node.GuardPause
 		}
-		return refused(node.GuardKillSwitch, h.String())
+		return refused(g, all[0].String())
 	}
 	if err := a.journal.Healthy(); err != nil {
 		return refused(node.GuardSelfHealth, "the journal cannot be relied on: "+err.Error())
@@ -93,7 +94,7 @@ func (c answering) Probe(ctx context.Context) (probe.Check, error) {
 		return probe.Check{Outcome: probe.OutcomeAnswered, OK: true, Detail: "its runtime socket answers"}, nil
 	case errors.Is(err, proxy.ErrNotUsable):
 		return probe.Check{}, err
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, proxy.ErrSilent):
 		return probe.Check{Outcome: probe.OutcomeTimeout, Detail: err.Error()}, nil
 	}
 	return probe.Check{Outcome: probe.OutcomeBroken, Detail: err.Error()}, nil

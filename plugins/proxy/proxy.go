@@ -92,6 +92,9 @@ func (t Table) Of(backend string) []Server {
 // not use it. It tells nothing of whether the proxy works (FAULTS.md F89).
 var ErrNotUsable = errors.New("its runtime socket cannot be used")
 
+// ErrSilent says that a proxy took a connection, or had the time to, and gave no answer in time (FAULTS.md F87).
+var ErrSilent = errors.New("no answer in time")
+
 // Proxy is one running proxy. Its methods are safe for concurrent use, and return when ctx ends.
 type Proxy interface {
 	// Table asks for the servers of these backends. A backend that does not exist is an error.

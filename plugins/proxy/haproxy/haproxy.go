@@ -160,7 +160,6 @@ var (
 	ErrNoSocket  = errors.New("there is no socket; `stats socket` in HAProxy's configuration makes one")
 	ErrNobody    = errors.New("nobody listens on the socket")
 	ErrForbidden = errors.New("this agent must not use the socket")
-	ErrSilent    = errors.New("no answer in time")
 )
 
 func reason(err error) error {
@@ -173,7 +172,7 @@ func reason(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: %w (%w)", proxy.ErrNotUsable, ErrForbidden, err)
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("%w (%w)", ErrSilent, err)
+		return fmt.Errorf("%w (%w)", proxy.ErrSilent, err)
 	}
 	return err
 }

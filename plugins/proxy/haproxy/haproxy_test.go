@@ -170,7 +170,7 @@ func TestTable_Silent(t *testing.T) {
 	defer l.Close()
 	r, _ := New(path)
 	r.limit = 50 * time.Millisecond
-	if _, err := r.Table(t.Context(), "bk"); !errors.Is(err, ErrSilent) {
+	if _, err := r.Table(t.Context(), "bk"); !errors.Is(err, proxy.ErrSilent) {
 		t.Errorf("silent: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
