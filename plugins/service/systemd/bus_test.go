@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -452,6 +454,66 @@ func TestConnect_OnceForAll(t *testing.T) {
 		<-c.done()
 	}
 }
+
+// TestConnect_AfterBreak: the call after the one that a broken connection failed has a new connection, however late godbus
+// notices.
+func TestConnect_AfterBreak(t *testing.T) {
+	b := newBus(t, "running")
+	var deaf *halfOpen
+	m, err := New(Default(), Deps{Dial: func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "unix", b.path)
+		if err != nil || deaf != nil {
+			return c, err
+		}
+		deaf = &halfOpen{Conn: c}
+		return deaf, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = m.Close()
+		_ = deaf.Conn.Close()
+	})
+	status := func() error {
+		_, err := m.Status(t.Context(), "x.service")
+		return err
+	}
+	if err := status(); err != nil {
+		t.Fatal(err)
+	}
+	deaf.cut.Store(true)
+	wantErr(t, status(), service.ErrUnavailable)
+	if err := status(); err != nil {
+		t.Error(err)
+	}
+	// The first call after a break may be the one that finds it.
+	for range 300 {
+		b.cut()
+		if err := status(); err != nil {
+			wantErr(t, err, service.ErrUnavailable)
+		}
+		if err := status(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// halfOpen is a connection of which, once cut, only writes fail.
+type halfOpen struct {
+	net.Conn
+	cut atomic.Bool
+}
+
+func (h *halfOpen) Write(p []byte) (int, error) {
+	if h.cut.Load() {
+		return 0, syscall.EPIPE
+	}
+	return h.Conn.Write(p)
+}
+
+func (h *halfOpen) Close() error { return nil }
 
 func TestClose_IsFinal(t *testing.T) {
 	b := newBus(t, "running")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -37,6 +38,7 @@ const nudgeAfter = 50 * time.Millisecond
 // signals to DeliverSignal; both end with close.
 type conn struct {
 	bus    *dbus.Conn
+	socket *socket
 	uid    int    // that the calls are made as
 	direct bool   // systemd's own socket: no bus daemon, no match rules, every signal arrives
 	owner  string // unique name of systemd on the bus
@@ -77,10 +79,11 @@ func (m *Manager) dial(ctx context.Context, path string, direct bool) (*conn, er
 
 // begin greets the bus on a connection, which it closes if that fails.
 func (m *Manager) begin(ctx context.Context, nc net.Conn, path string, direct bool) (*conn, error) {
-	c := &conn{direct: direct, uid: m.euid(), jobs: map[*jobWait]struct{}{}, watches: map[*watch]struct{}{}}
+	s := &socket{Conn: nc, in: bufio.NewReader(nc)}
+	c := &conn{socket: s, direct: direct, uid: m.euid(), jobs: map[*jobWait]struct{}{}, watches: map[*watch]struct{}{}}
 	// The handshake of godbus knows no context: a deadline in the past wakes it up when ctx ends.
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
-	err := c.handshake(ctx, &socket{Conn: nc, in: bufio.NewReader(nc)})
+	err := c.handshake(ctx)
 	if !stop() && ctx.Err() != nil {
 		err = ctx.Err()
 	}
@@ -92,8 +95,8 @@ func (m *Manager) begin(ctx context.Context, nc net.Conn, path string, direct bo
 	return c, nil
 }
 
-func (c *conn) handshake(ctx context.Context, s *socket) error {
-	bus, err := dbus.NewConn(s, dbus.WithSignalHandler(c))
+func (c *conn) handshake(ctx context.Context) error {
+	bus, err := dbus.NewConn(c.socket, dbus.WithSignalHandler(c))
 	if err != nil {
 		return err
 	}
@@ -142,6 +145,10 @@ func (c *conn) close() {
 	}
 }
 
+// stands returns whether the connection can be used. godbus alone says so for a moment longer: it fails calls as soon as
+// the socket does, and counts as connected until the goroutine that reads has ended.
+func (c *conn) stands() bool { return !c.socket.broken.Load() && c.bus.Connected() }
+
 // done is closed when the connection has ended.
 func (c *conn) done() <-chan struct{} { return c.bus.Context().Done() }
 
@@ -185,18 +192,27 @@ func (c *conn) properties(ctx context.Context, path dbus.ObjectPath) (map[string
 // socket buffers what godbus reads in small pieces and bounds what it writes.
 type socket struct {
 	net.Conn
-	in *bufio.Reader
+	in     *bufio.Reader
+	broken atomic.Bool // a read or a write failed
 }
 
-func (s *socket) Read(p []byte) (int, error) { return s.in.Read(p) }
+func (s *socket) Read(p []byte) (int, error) {
+	n, err := s.in.Read(p)
+	if err != nil {
+		s.broken.Store(true)
+	}
+	return n, err
+}
 
 // Write closes the socket when it fails: half a message may have been sent.
 func (s *socket) Write(p []byte) (int, error) {
 	if err := s.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		s.broken.Store(true)
 		return 0, err
 	}
 	n, err := s.Conn.Write(p)
 	if err != nil {
+		s.broken.Store(true)
 		_ = s.Close()
 	}
 	return n, err

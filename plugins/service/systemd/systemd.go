@@ -117,7 +117,7 @@ func (m *Manager) current() (*conn, error) {
 	if m.closed {
 		return nil, fmt.Errorf("%w: closed", service.ErrUnavailable)
 	}
-	if m.conn != nil && m.conn.bus.Connected() {
+	if m.conn != nil && m.conn.stands() {
 		return m.conn, nil
 	}
 	m.conn = nil
