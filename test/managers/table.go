@@ -15,7 +15,7 @@ import (
 // result is what became of one case.
 type result struct {
 	outcome string // pass, fail or skip
-	why     string // of a skip
+	why     string // of a skip; all that the test said of a fail
 }
 
 // results are what became of the suite.
@@ -45,33 +45,47 @@ func read(test string, events []byte) (results, error) {
 	for _, name := range servicetest.Cases() {
 		names[strings.ReplaceAll(name, " ", "_")] = name
 	}
-	said := map[string]string{}
+	last, all := map[string]string{}, map[string]*strings.Builder{} // that a case said: its last message, and everything
 	for _, line := range bytes.Split(bytes.TrimSpace(events), []byte("\n")) {
 		var e struct{ Action, Test, Output string }
 		if err := json.Unmarshal(line, &e); err != nil {
 			return r, fmt.Errorf("read test events: %w: %s", err, line)
 		}
 		sub, ok := strings.CutPrefix(e.Test, test+"/")
-		if !ok || strings.Contains(sub, "/") {
+		if !ok {
 			continue
 		}
+		sub, _, below := strings.Cut(sub, "/")
 		name, ok := names[sub]
 		if !ok {
 			name = sub
+		}
+		if e.Action == "output" && !strings.HasPrefix(e.Output, "===") {
+			if all[name] == nil {
+				all[name] = &strings.Builder{}
+			}
+			all[name].WriteString(e.Output)
+		}
+		if below {
+			continue
 		}
 		switch e.Action {
 		case "output":
 			text := strings.TrimSpace(e.Output)
 			if position.MatchString(text) {
-				said[name] = position.ReplaceAllString(text, "")
+				last[name] = position.ReplaceAllString(text, "")
 			}
 			r.waked = max(r.waked, duration(woken, text))
 			r.every = max(r.every, duration(looks, text))
 		case "pass", "fail", "skip":
-			r.cases[name] = result{outcome: e.Action}
-			if e.Action == "skip" {
-				r.cases[name] = result{outcome: e.Action, why: said[name]}
+			c := result{outcome: e.Action}
+			switch b := all[name]; {
+			case e.Action == "skip":
+				c.why = last[name]
+			case e.Action == "fail" && b != nil:
+				c.why = strings.TrimRight(b.String(), "\n")
 			}
+			r.cases[name] = c
 		}
 	}
 	return r, nil
@@ -90,10 +104,11 @@ func duration(words *regexp.Regexp, text string) time.Duration {
 	return d
 }
 
-// table returns the table, and whether every manager that could run ran every case and failed none.
+// table returns the table, with what the managers lack and what the cases that failed said below it, and whether every manager
+// that could run ran every case and failed none.
 func table(cases []string, columns []column) (string, bool) {
 	var b strings.Builder
-	var notes []string
+	var notes, failures []string
 	passed, failed, lacking := 0, 0, 0
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprint(w, "\ncase")
@@ -117,6 +132,7 @@ func table(cases []string, columns []column) (string, bool) {
 				fmt.Fprintf(w, "\tlacks %d", n)
 			case r.outcome == "fail":
 				failed++
+				failures = append(failures, fmt.Sprintf("FAIL  %s: %s\n%s\n", c.name, name, r.why))
 				fmt.Fprint(w, "\tFAIL")
 			default:
 				failed++
@@ -129,6 +145,9 @@ func table(cases []string, columns []column) (string, bool) {
 	b.WriteString("\n")
 	for i, text := range notes {
 		fmt.Fprintf(&b, "lacks %d  %s\n", i+1, text)
+	}
+	for _, text := range failures {
+		b.WriteString(text)
 	}
 	b.WriteString("\n")
 	for _, c := range columns {

@@ -20,7 +20,12 @@ const said = `{"Action":"start"}
 {"Action":"output","Test":"TestE2E/watch_wakes_in_time","Output":"    cases_watch.go:120: it looks every 2s\n"}
 {"Action":"output","Test":"TestE2E/watch_wakes_in_time","Output":"    cases_watch.go:130: stop: woken within 0s\n"}
 {"Action":"pass","Test":"TestE2E/watch_wakes_in_time","Elapsed":1}
+{"Action":"output","Test":"TestE2E/crashed","Output":"=== RUN   TestE2E/crashed\n"}
 {"Action":"output","Test":"TestE2E/crashed","Output":"    cases.go:1: got x\n"}
+{"Action":"output","Test":"TestE2E/crashed","Output":"        and y\n"}
+{"Action":"output","Test":"TestE2E/crashed/deep","Output":"    cases.go:3: deep down\n"}
+{"Action":"fail","Test":"TestE2E/crashed/deep","Elapsed":1}
+{"Action":"output","Test":"TestE2E/crashed","Output":"    cases.go:2: got z\n"}
 {"Action":"fail","Test":"TestE2E/crashed","Elapsed":1}
 {"Action":"pass","Test":"TestE2E/another","Elapsed":1}
 {"Action":"pass","Test":"TestOther/running","Elapsed":1}
@@ -36,7 +41,7 @@ func TestRead(t *testing.T) {
 		"start is idempotent": {outcome: "pass"},
 		"masked":              {outcome: "skip", why: "there is no mask"},
 		"watch wakes in time": {outcome: "pass"},
-		"crashed":             {outcome: "fail"},
+		"crashed":             {outcome: "fail", why: "    cases.go:1: got x\n        and y\n    cases.go:3: deep down\n    cases.go:2: got z"},
 		"another":             {outcome: "pass"},
 	}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(results{}, result{})); diff != "" {
@@ -72,6 +77,7 @@ gone: not here: no such thing
 	for name, r := range map[string]map[string]result{
 		"FAIL":    {"a": passes, "b": {outcome: "fail"}, "c": passes},
 		"NOT RUN": {"a": passes, "c": passes},
+		"FAIL  bad: b\n    a.go:1: x\n        y\n": {"a": passes, "b": {outcome: "fail", why: "    a.go:1: x\n        y"}, "c": passes},
 	} {
 		bad := column{manager{name: "bad"}, "", results{cases: r}}
 		if got, ok := table([]string{"a", "b", "c"}, []column{good, bad}); ok || !strings.Contains(got, name) {
