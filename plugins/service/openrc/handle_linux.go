@@ -32,10 +32,13 @@ func open(proc string, p process) (*handle, error) {
 	}
 	h := &handle{os.NewFile(uintptr(fd), "pidfd")}
 	// The handle is on whatever has the number now: it is the process that was observed if that one still lives.
-	now, ok := lookup(proc, p.pid)
-	if !ok || now.start != p.start {
+	now, err := lookup(proc, p.pid)
+	if err == nil && now.start != p.start {
+		err = os.ErrProcessDone
+	}
+	if err != nil {
 		h.close()
-		return nil, os.ErrProcessDone
+		return nil, err
 	}
 	return h, nil
 }

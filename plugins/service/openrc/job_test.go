@@ -345,7 +345,7 @@ func TestKillMain(t *testing.T) {
 	if err := tr.KillMain(t.Context(), svc, other); !errors.Is(err, service.ErrChanged) {
 		t.Errorf("got %v", err)
 	}
-	if p, ok := lookup("/proc", pid); !ok || p.pid != st.MainPID {
+	if p, err := lookup("/proc", pid); err != nil || p.pid != st.MainPID {
 		t.Fatalf("%d is gone, main is %d", pid, st.MainPID)
 	}
 	if err := tr.Limits(t.Context(), svc); err != nil {
@@ -379,7 +379,7 @@ func TestRestart_Frozen(t *testing.T) {
 	if !slices.Equal(s.ran, []string{"rc-service --nodeps --ifstarted -- capsvc --ifstarted stop start", heal}) {
 		t.Errorf("ran %q", s.ran)
 	}
-	if _, ok := lookup("/proc", pid); ok {
+	if _, err := lookup("/proc", pid); err == nil {
 		t.Error("the frozen process lives")
 	}
 }

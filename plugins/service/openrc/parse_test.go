@@ -86,9 +86,9 @@ func TestParseStat(t *testing.T) {
 			}
 		})
 	}
-	own, ok := lookup("/proc", os.Getpid())
-	if !ok || own.parent != os.Getppid() {
-		t.Errorf("this process: got %+v, %v", own, ok)
+	own, err := lookup("/proc", os.Getpid())
+	if err != nil || own.parent != os.Getppid() {
+		t.Errorf("this process: got %+v, %v", own, err)
 	}
 }
 

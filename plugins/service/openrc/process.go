@@ -1,10 +1,13 @@
 package openrc
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // supervisorName is the program that looks after a supervised service.
@@ -17,43 +20,70 @@ type process struct {
 	name        string // at most 15 bytes
 }
 
-// lookup returns a process that lives. A zombie does not.
-func lookup(proc string, pid int) (process, bool) {
+// lookup returns a process that lives, or os.ErrProcessDone: a zombie does not. Any other error says nothing of either.
+func lookup(proc string, pid int) (process, error) {
 	if pid <= 0 {
-		return process{}, false
+		return process{}, os.ErrProcessDone
 	}
-	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	b, err := readProcess(proc, pid, "stat")
 	if err != nil {
-		return process{}, false
+		return process{}, err
 	}
 	p, ok := parseStat(b)
-	return p, ok && p.pid == pid
+	if !ok || p.pid != pid {
+		return process{}, os.ErrProcessDone
+	}
+	return p, nil
 }
 
-func (m *Manager) cmdline(pid int) []string {
-	b, err := os.ReadFile(filepath.Join(m.proc, strconv.Itoa(pid), "cmdline"))
-	if err != nil || len(b) == 0 {
-		return nil
+// readProcess reads a file of a process. It gives os.ErrProcessDone if there is no such process.
+func readProcess(proc string, pid int, name string) ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), name))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return nil, os.ErrProcessDone
 	}
-	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+	return b, err
+}
+
+// cmdline returns the arguments of a process, none of one that has ended.
+func (m *Manager) cmdline(pid int) ([]string, error) {
+	b, err := readProcess(m.proc, pid, "cmdline")
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	if err != nil || len(b) == 0 {
+		return nil, err
+	}
+	return strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00"), nil
 }
 
 // search returns the processes of this pid namespace with the given arguments whose parents do not have them as well.
-func (m *Manager) search(args []string) []process {
+func (m *Manager) search(args []string) ([]process, error) {
 	if len(args) == 0 {
-		return nil
+		return nil, nil
 	}
 	entries, err := os.ReadDir(m.proc)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	alike := map[int]process{}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || !contains(m.cmdline(pid), args) {
+		if err != nil {
 			continue
 		}
-		if p, ok := lookup(m.proc, pid); ok && m.sameNamespace(pid) {
+		cmdline, err := m.cmdline(pid)
+		if err != nil {
+			return nil, err
+		}
+		if !contains(cmdline, args) {
+			continue
+		}
+		switch p, err := lookup(m.proc, pid); {
+		case errors.Is(err, os.ErrProcessDone):
+		case err != nil:
+			return nil, err
+		case m.sameNamespace(pid):
 			alike[pid] = p
 		}
 	}
@@ -63,7 +93,7 @@ func (m *Manager) search(args []string) []process {
 			roots = append(roots, p)
 		}
 	}
-	return roots
+	return roots, nil
 }
 
 // sameNamespace is false for a process that is known to belong to a container: OpenRC does not look into those either.

@@ -67,7 +67,10 @@ func (m *Manager) readOnce(unit string) (record, error) {
 		return record{}, fmt.Errorf("%w: %s is no file", service.ErrNotFound, info.Name())
 	}
 	rec := record{executable: info.Mode().Perm()&0o111 != 0}
-	link := m.readMark(unit, &rec)
+	link, err := m.readMark(unit, &rec)
+	if err != nil {
+		return record{}, fmt.Errorf("%w: %w", service.ErrUnavailable, err)
+	}
 	enabled, err := filepath.Glob(filepath.Join(m.config.Runlevels, "*", unit))
 	if err != nil {
 		return record{}, err
@@ -84,17 +87,21 @@ func (m *Manager) state(elem ...string) string {
 }
 
 // readMark finds the link that decides and returns what is known of its file.
-func (m *Manager) readMark(unit string, rec *record) fs.FileInfo {
+func (m *Manager) readMark(unit string, rec *record) (fs.FileInfo, error) {
 	for _, k := range linked {
-		if info, err := os.Lstat(m.state(string(k), unit)); err == nil {
+		info, err := os.Lstat(m.state(string(k), unit))
+		if err == nil {
 			rec.mark = k
-			return info
+			return info, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
 		}
 	}
 	if found, _ := filepath.Glob(m.state(string(markScheduled), "*", unit)); len(found) > 0 {
 		rec.mark = markScheduled
 	}
-	return nil
+	return nil, nil
 }
 
 // readDaemon reads what start-stop-daemon or supervise-daemon recorded when it started the service, and looks the
@@ -131,9 +138,12 @@ func (m *Manager) readDaemon(unit string, link fs.FileInfo, rec *record) error {
 	}
 	if opts.supervised {
 		rec.supervised, rec.restarts, rec.delay, rec.limit, rec.span = true, opts.starts, opts.delay, opts.limit, opts.span
-		m.findSupervised(d, opts, rec)
+		err = m.findSupervised(d, opts, rec)
 	} else {
-		m.find(d, opts, rec)
+		err = m.find(d, opts, rec)
+	}
+	if err != nil {
+		return err
 	}
 	m.compare(unit, rec)
 	return nil
@@ -192,26 +202,52 @@ func (m *Manager) options(unit string) (options, error) {
 }
 
 // findSupervised looks up supervise-daemon and its child. A child is known by its parent.
-func (m *Manager) findSupervised(d daemon, o options, rec *record) {
-	if pid := m.pidIn(d.pidfile); pid != 0 {
-		if p, ok := lookup(m.proc, pid); ok && p.name == clip(supervisorName) {
-			rec.supervisor = p
+func (m *Manager) findSupervised(d daemon, o options, rec *record) error {
+	pid, err := m.pidIn(d.pidfile)
+	if err != nil {
+		return err
+	}
+	switch p, err := lookup(m.proc, pid); {
+	case err != nil && !errors.Is(err, os.ErrProcessDone):
+		return err
+	case err == nil && p.name == clip(supervisorName):
+		rec.supervisor = p
+	}
+	p, err := lookup(m.proc, o.child)
+	if err != nil {
+		return unlessDone(err)
+	}
+	mine := p.parent == rec.supervisor.pid
+	if rec.supervisor.pid == 0 {
+		if mine, err = m.resembles(p, d, o); err != nil {
+			return err
 		}
 	}
-	p, ok := lookup(m.proc, o.child)
-	switch {
-	case !ok:
-	case rec.supervisor.pid != 0 && p.parent == rec.supervisor.pid, rec.supervisor.pid == 0 && m.resembles(p, d, o):
+	if mine {
 		rec.main = p
 	}
+	return nil
+}
+
+// unlessDone is nil for the error that says that a process has ended.
+func unlessDone(err error) error {
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
 }
 
 // find looks up the daemon of start-stop-daemon: by its pidfile, or by its command line if it has none, as OpenRC does.
-func (m *Manager) find(d daemon, o options, rec *record) {
-	pid := m.pidIn(d.pidfile)
+func (m *Manager) find(d daemon, o options, rec *record) error {
+	pid, err := m.pidIn(d.pidfile)
+	if err != nil {
+		return err
+	}
 	if pid == 0 {
-		alike := m.search(d.args)
+		alike, err := m.search(d.args)
 		switch {
+		case err != nil:
+			return err
 		case d.pidfile != "" && len(alike) > 0:
 			rec.doubt = fmt.Sprintf("%s names no process, but process %d may be it", d.pidfile, alike[0].pid)
 		case len(alike) == 1:
@@ -219,28 +255,38 @@ func (m *Manager) find(d daemon, o options, rec *record) {
 		case len(alike) > 1:
 			rec.doubt = fmt.Sprintf("%d processes may be it", len(alike))
 		}
-		return
+		return nil
 	}
-	switch p, ok := lookup(m.proc, pid); {
-	case !ok:
-	case m.resembles(p, d, o):
+	p, err := lookup(m.proc, pid)
+	if err != nil {
+		return unlessDone(err)
+	}
+	mine, err := m.resembles(p, d, o)
+	switch {
+	case err != nil:
+		return err
+	case mine:
 		rec.main = p
 	default:
 		// The number went to somebody else after a crash, or the daemon calls itself something else: set procname.
 		rec.doubt = fmt.Sprintf("process %d of %s is %q", pid, d.pidfile, p.name)
 	}
+	return nil
 }
 
 // pidIn returns the number in a pidfile, 0 if there is none.
-func (m *Manager) pidIn(pidfile string) int {
+func (m *Manager) pidIn(pidfile string) (int, error) {
 	if pidfile == "" {
-		return 0
+		return 0, nil
 	}
 	b, err := readFile(pidfile)
-	if err != nil {
-		return 0
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
 	}
-	return parsePid(b)
+	if err != nil {
+		return 0, err
+	}
+	return parsePid(b), nil
 }
 
 // compare drops a process that is not the one first seen in this run under its number: the daemon died, and its number went
@@ -280,12 +326,16 @@ func clip(name string) string { return name[:min(len(name), 15)] }
 
 // resembles reports whether a process may be the daemon: the name that it has, or its command line, is one that OpenRC
 // recorded. Scripts show the interpreter first, wrappers leave only their arguments.
-func (m *Manager) resembles(p process, d daemon, o options) bool {
+func (m *Manager) resembles(p process, d daemon, o options) (bool, error) {
 	names := append([]string{d.exec, o.procname}, d.args...)
 	for _, n := range names {
 		if n != "" && clip(filepath.Base(n)) == p.name {
-			return true
+			return true, nil
 		}
 	}
-	return d.exec != "" && slices.Contains(m.cmdline(p.pid), d.exec)
+	if d.exec == "" {
+		return false, nil
+	}
+	cmdline, err := m.cmdline(p.pid)
+	return slices.Contains(cmdline, d.exec), err
 }

@@ -1,6 +1,7 @@
 package openrc
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -175,7 +176,11 @@ func TestStatus_Captured(t *testing.T) {
 func pidOf(t *testing.T, name string) int {
 	t.Helper()
 	tr := captured(t, name)
-	return tr.pidIn(tr.path("pid/" + svc + ".pid"))
+	pid, err := tr.pidIn(tr.path("pid/" + svc + ".pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
 }
 
 // What is not what OpenRC left there must not look like a crash, which would have the daemon started a second time.
@@ -210,6 +215,30 @@ func TestStatus_Unsure(t *testing.T) {
 				t.Errorf("got %v, %q", st.State, st.Detail)
 			}
 		})
+	}
+}
+
+// What cannot be read is neither a crash nor a stop. Folders stand for whatever does not let itself be read, also by root.
+func TestStatus_Unreadable(t *testing.T) {
+	for _, tc := range []struct{ capture, gone, folder string }{
+		{"running", "proc/6811/stat", "proc/6811/stat"},
+		{"running", "pid/" + svc + ".pid", "pid/" + svc + ".pid"},
+		{"running", "pid/" + svc + ".pid", "proc/6811/cmdline"},
+		{"respawned", "pid/" + svc + ".pid", "pid/" + svc + ".pid"},
+	} {
+		tr := captured(t, tc.capture)
+		tr.remove(t, tc.gone)
+		tr.remove(t, tc.folder)
+		tr.mkdir(t, tc.folder)
+		if st, err := tr.Status(t.Context(), svc); !errors.Is(err, service.ErrUnavailable) {
+			t.Errorf("%s, %s is a folder: got %+v, %v", tc.capture, tc.folder, st, err)
+		}
+	}
+	tr := captured(t, "running")
+	tr.remove(t, "state/stopping")
+	tr.write(t, "state/stopping", "")
+	if st, err := tr.Status(t.Context(), svc); !errors.Is(err, service.ErrUnavailable) {
+		t.Errorf("no folder of links: got %+v, %v", st, err)
 	}
 }
 

@@ -48,7 +48,7 @@ func (r record) crashed() bool {
 
 // respawning reports whether the daemon is dead and its supervisor is about to start it again.
 func (r record) respawning() bool {
-	return r.mark == markStarted && r.main.pid == 0 && r.supervisor.pid != 0
+	return r.mark == markStarted && r.doubt == "" && r.main.pid == 0 && r.supervisor.pid != 0
 }
 
 // status puts a record into the words of the contract.
