@@ -27,6 +27,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -207,6 +208,19 @@ type Status struct {
 func Invocation(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return hex.EncodeToString(sum[:16])
+}
+
+// Same returns an error that wraps [ErrChanged] unless now is the run of the unit that want observed, with the same main
+// process.
+func Same(want, now Status) error {
+	if want.MainPID <= 0 || want.InvocationID == "" {
+		return fmt.Errorf("%w: no main process was observed", ErrChanged)
+	}
+	if now.MainPID != want.MainPID || now.InvocationID != want.InvocationID {
+		return fmt.Errorf("%w: main process %d of invocation %q, observed %d of %q",
+			ErrChanged, now.MainPID, now.InvocationID, want.MainPID, want.InvocationID)
+	}
+	return nil
 }
 
 // Intent tells a crash from a stop by a person. The rules are those of FACTS.md §9 for systemd: a pending job is

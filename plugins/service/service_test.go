@@ -2,6 +2,7 @@ package service
 
 import (
 	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -38,6 +39,25 @@ func TestIntent(t *testing.T) {
 }
 
 // The table of systemd.service(5), "Exit causes and the effect of the Restart= settings".
+func TestSame(t *testing.T) {
+	want := Status{MainPID: 7, InvocationID: "a", Restarts: 1}
+	if err := Same(want, Status{MainPID: 7, InvocationID: "a", Restarts: 2, State: StateRunning}); err != nil {
+		t.Error(err)
+	}
+	for _, tc := range []struct{ want, now Status }{
+		{want, Status{MainPID: 8, InvocationID: "a"}},
+		{want, Status{MainPID: 7, InvocationID: "b"}},
+		{want, Status{}},
+		{Status{}, Status{}},
+		{Status{MainPID: 7}, Status{MainPID: 7}},
+		{Status{InvocationID: "a"}, Status{InvocationID: "a"}},
+	} {
+		if err := Same(tc.want, tc.now); !errors.Is(err, ErrChanged) {
+			t.Errorf("want %+v, now %+v: got %v", tc.want, tc.now, err)
+		}
+	}
+}
+
 func TestRestartsAfter(t *testing.T) {
 	results := []string{"success", "exit-code", "signal", "core-dump", "timeout", "watchdog", "oom-kill", "start-limit-hit"}
 	want := map[string]string{

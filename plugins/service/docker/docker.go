@@ -197,10 +197,9 @@ func (m *Manager) restart(ctx context.Context, unit string, want service.Status)
 		return err
 	case st.Job != "":
 		return fmt.Errorf("%w: %s", service.ErrBusy, st.Job)
-	case want.MainPID <= 0 || want.InvocationID == "":
-		return fmt.Errorf("%w: no main process was observed", service.ErrChanged)
-	case st.MainPID != want.MainPID || st.InvocationID != want.InvocationID:
-		return fmt.Errorf("%w: main process %d of run %s, observed %d of %s", service.ErrChanged, st.MainPID, st.InvocationID, want.MainPID, want.InvocationID)
+	}
+	if err := service.Same(want, st); err != nil {
+		return err
 	}
 	return m.post(ctx, containerPath(unit, "restart"))
 }

@@ -320,12 +320,8 @@ func (m *Manager) unchanged(ctx context.Context, unit string, want service.Statu
 		return i, err
 	case st.Job != "":
 		return i, fmt.Errorf("%w: %s", service.ErrBusy, st.Job)
-	case want.MainPID <= 0 || want.InvocationID == "":
-		return i, fmt.Errorf("%w: no main process was observed", service.ErrChanged)
-	case st.MainPID != want.MainPID || st.InvocationID != want.InvocationID:
-		return i, fmt.Errorf("%w: first process %d of run %s, observed %d of %s", service.ErrChanged, st.MainPID, st.InvocationID, want.MainPID, want.InvocationID)
 	}
-	return i, nil
+	return i, service.Same(want, st)
 }
 
 // nobody is a name that no instance can have.

@@ -349,11 +349,9 @@ func (m *Manager) same(ctx context.Context, unit string, t target, want service.
 		return st, err
 	case st.Job != "":
 		return st, fmt.Errorf("%w: %s", service.ErrBusy, st.Job)
-	case want.MainPID <= 0 || want.InvocationID == "":
-		return st, fmt.Errorf("%w: no main process was observed", service.ErrChanged)
-	case st.MainPID != want.MainPID || st.InvocationID != want.InvocationID:
-		return st, fmt.Errorf("%w: main process %d of invocation %q, observed %d of %q",
-			service.ErrChanged, st.MainPID, st.InvocationID, want.MainPID, want.InvocationID)
+	}
+	if err := service.Same(want, st); err != nil {
+		return st, err
 	}
 	return st, m.mayOrder(t)
 }

@@ -147,13 +147,8 @@ func (m *Manager) killMain(ctx context.Context, unit string, want service.Status
 
 // hold returns a handle on the main process of rec, which must be the one of want.
 func (m *Manager) hold(unit string, rec record, want service.Status) (*handle, error) {
-	st := m.status(unit, rec)
-	switch {
-	case want.MainPID <= 0 || want.InvocationID == "":
-		return nil, fmt.Errorf("%w: no main process was observed", service.ErrChanged)
-	case st.MainPID != want.MainPID || st.InvocationID != want.InvocationID:
-		return nil, fmt.Errorf("%w: main process %d of invocation %q, observed %d of %q",
-			service.ErrChanged, st.MainPID, st.InvocationID, want.MainPID, want.InvocationID)
+	if err := service.Same(want, m.status(unit, rec)); err != nil {
+		return nil, err
 	}
 	h, err := open(m.proc, rec.main)
 	if errors.Is(err, os.ErrProcessDone) {

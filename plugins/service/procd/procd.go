@@ -231,16 +231,10 @@ func (m *Manager) killMain(ctx context.Context, unit string, want service.Status
 // same reads the service and returns its one instance if it is still the one of want.
 func (m *Manager) same(ctx context.Context, unit string, want service.Status) (instance string, err error) {
 	st, instance, err := m.read(ctx, unit)
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", err
-	case want.MainPID <= 0 || want.InvocationID == "":
-		return "", fmt.Errorf("%w: no main process was observed", service.ErrChanged)
-	case st.MainPID != want.MainPID || st.InvocationID != want.InvocationID:
-		return "", fmt.Errorf("%w: main process %d of invocation %q, observed %d of %q",
-			service.ErrChanged, st.MainPID, st.InvocationID, want.MainPID, want.InvocationID)
 	}
-	return instance, nil
+	return instance, service.Same(want, st)
 }
 
 // pause is how often a restart is looked at while it is waited for. The script returns before the old process has ended.

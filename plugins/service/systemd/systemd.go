@@ -294,7 +294,7 @@ func (c *conn) restart(ctx context.Context, unit string, want service.Status) er
 	if st.Job != "" {
 		return fmt.Errorf("%w: %s", service.ErrBusy, st.Job)
 	}
-	if err := same(want, st); err != nil {
+	if err := service.Same(want, st); err != nil {
 		return err
 	}
 	return c.runJob(ctx, "TryRestartUnit", unit)
@@ -329,21 +329,9 @@ func (c *conn) killMain(ctx context.Context, unit string, want service.Status) e
 	if err != nil {
 		return err
 	}
-	if err := same(want, st); err != nil {
+	if err := service.Same(want, st); err != nil {
 		return err
 	}
 	// "main", never "all": the children are PostgreSQL (FACTS.md §3.1).
 	return c.call(ctx, managerPath, managerIface+".KillUnit", nil, unit, "main", int32(syscall.SIGKILL))
-}
-
-// same returns ErrChanged unless the unit still is in the run that was observed.
-func same(want, now service.Status) error {
-	if want.MainPID <= 0 || want.InvocationID == "" {
-		return fmt.Errorf("%w: no main process was observed", service.ErrChanged)
-	}
-	if now.MainPID != want.MainPID || now.InvocationID != want.InvocationID {
-		return fmt.Errorf("%w: main process %d of invocation %q, observed %d of %q",
-			service.ErrChanged, now.MainPID, now.InvocationID, want.MainPID, want.InvocationID)
-	}
-	return nil
 }
