@@ -52,7 +52,6 @@ const (
 // Found is a manager that the machine has.
 type Found struct {
 	Manager  Manager
-	Path     string   // where it is reached, if that differs between machines: the socket
 	Evidence []string // why, a sentence each
 }
 
@@ -83,34 +82,27 @@ var marks = []mark{
 // inits are the names of process 1. OpenRC is mostly started by another one, which says nothing of what runs the services.
 var inits = map[string]Manager{"systemd": Systemd, "openrc-init": OpenRC, "procd": Procd, "launchd": Launchd}
 
-// reached reports whether a manager is one of those that are spoken to at a path which was found.
-func reached(m Manager) bool { return m == Docker || m == Incus }
-
 // Managers returns the managers that a machine has, in a fixed order, the one that runs the machine itself first. None of
 // those that could run it being there is not an error: in a container nothing may.
 func Managers(m Machine) []Found {
 	found := map[Manager]*Found{}
-	add := func(manager Manager, at, evidence string) {
+	add := func(manager Manager, evidence string) {
 		f := found[manager]
 		if f == nil {
 			f = &Found{Manager: manager}
 			found[manager] = f
 		}
-		if f.Path == "" && reached(manager) {
-			f.Path = at
-		}
 		f.Evidence = append(f.Evidence, evidence)
 	}
 	if manager, ok := inits[m.Init]; ok {
-		add(manager, "", fmt.Sprintf("process 1 is %s", m.Init))
+		add(manager, fmt.Sprintf("process 1 is %s", m.Init))
 	}
 	if m.OS == "darwin" {
-		add(Launchd, "", "this is macOS")
+		add(Launchd, "this is macOS")
 	}
 	for _, k := range marks {
 		if m.Paths[k.path] == k.kind {
-			at := expand(k.path, m.Home)
-			add(k.manager, at, fmt.Sprintf("%s (%s)", k.says, at))
+			add(k.manager, fmt.Sprintf("%s (%s)", k.says, expand(k.path, m.Home)))
 		}
 	}
 	// Installed is not the same as running the machine: a build of OpenWrt in a container has the file.

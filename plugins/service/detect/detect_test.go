@@ -33,7 +33,7 @@ func TestManagers(t *testing.T) {
 		}
 		return m
 	}
-	dockerHere := Found{Docker, docker, []string{"Docker's socket is there (" + docker + ")"}}
+	dockerHere := Found{Docker, []string{"Docker's socket is there (" + docker + ")"}}
 	for _, tc := range []struct {
 		name string
 		m    Machine
@@ -41,28 +41,28 @@ func TestManagers(t *testing.T) {
 	}{
 		{"nothing", Machine{}, nil},
 		{"Incus host with systemd", machine("linux", "systemd", systemd, incus), []Found{
-			{Systemd, "", []string{"process 1 is systemd", "systemd booted this machine (/run/systemd/system)"}},
-			{Incus, incus, []string{"Incus's socket is there (" + incus + ")"}},
+			{Systemd, []string{"process 1 is systemd", "systemd booted this machine (/run/systemd/system)"}},
+			{Incus, []string{"Incus's socket is there (" + incus + ")"}},
 		}},
-		{"systemd under another name", machine("linux", "init", systemd), []Found{{Systemd, "", []string{"systemd booted this machine (/run/systemd/system)"}}}},
-		{"Alpine, started by busybox", machine("linux", "init", openrc), []Found{{OpenRC, "", []string{"OpenRC booted this machine (/run/openrc/softlevel)"}}}},
-		{"openrc-init", machine("linux", "openrc-init", openrc), []Found{{OpenRC, "", []string{"process 1 is openrc-init", "OpenRC booted this machine (/run/openrc/softlevel)"}}}},
+		{"systemd under another name", machine("linux", "init", systemd), []Found{{Systemd, []string{"systemd booted this machine (/run/systemd/system)"}}}},
+		{"Alpine, started by busybox", machine("linux", "init", openrc), []Found{{OpenRC, []string{"OpenRC booted this machine (/run/openrc/softlevel)"}}}},
+		{"openrc-init", machine("linux", "openrc-init", openrc), []Found{{OpenRC, []string{"process 1 is openrc-init", "OpenRC booted this machine (/run/openrc/softlevel)"}}}},
 		{"OpenRC with Docker", machine("linux", "init", openrc, docker), []Found{
-			{OpenRC, "", []string{"OpenRC booted this machine (/run/openrc/softlevel)"}}, dockerHere,
+			{OpenRC, []string{"OpenRC booted this machine (/run/openrc/softlevel)"}}, dockerHere,
 		}},
-		{"OpenWrt", machine("linux", "procd", "/sbin/procd", ubus), []Found{{Procd, "", []string{
+		{"OpenWrt", machine("linux", "procd", "/sbin/procd", ubus), []Found{{Procd, []string{
 			"process 1 is procd", "procd is installed (/sbin/procd)", "procd's bus is there (" + ubus + ")",
 		}}}},
 		{"files of OpenWrt in a container", machine("linux", "sh", "/sbin/procd"), nil},
 		{"a bus without procd", machine("linux", "sh", ubus), nil},
 		{"a container beside Docker, as on the NAS", machine("linux", "pgpatrol", docker), []Found{dockerHere}},
 		{"MacBook with colima", machine("darwin", "", colima), []Found{
-			{Launchd, "", []string{"this is macOS"}},
-			{Docker, inHome, []string{"the socket of Docker in colima is there (" + inHome + ")"}},
+			{Launchd, []string{"this is macOS"}},
+			{Docker, []string{"the socket of Docker in colima is there (" + inHome + ")"}},
 		}},
-		{"two sockets, the first counts", machine("darwin", "", docker, colima), []Found{
-			{Launchd, "", []string{"this is macOS"}},
-			{Docker, docker, []string{"Docker's socket is there (" + docker + ")", "the socket of Docker in colima is there (" + inHome + ")"}},
+		{"two sockets", machine("darwin", "", docker, colima), []Found{
+			{Launchd, []string{"this is macOS"}},
+			{Docker, []string{"Docker's socket is there (" + docker + ")", "the socket of Docker in colima is there (" + inHome + ")"}},
 		}},
 		{"a file where the socket should be", Machine{OS: "linux", Paths: map[string]PathKind{docker: PathFile, systemd: PathFile}}, nil},
 	} {
@@ -121,7 +121,9 @@ func TestLook_Real(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if got := Managers(Look(os.DirFS(dir), "")); !slices.ContainsFunc(got, func(f Found) bool { return f.Manager == Docker && f.Path == "/var/run/docker.sock" }) {
+	if got := Managers(Look(os.DirFS(dir), "")); !slices.ContainsFunc(got, func(f Found) bool {
+		return f.Manager == Docker && slices.Equal(f.Evidence, []string{"Docker's socket is there (/var/run/docker.sock)"})
+	}) {
 		t.Errorf("got %+v", got)
 	}
 	seen := map[string]bool{}
