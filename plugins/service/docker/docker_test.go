@@ -575,6 +575,7 @@ func TestProxy(t *testing.T) {
 
 func TestFind(t *testing.T) {
 	const rootless, colima = "/run/user/1000/docker.sock", "/Users/a/.colima/default/docker.sock"
+	const desktop = "/Users/a/.docker/run/docker.sock"
 	env := func(vars map[string]string, sockets ...string) Environment {
 		return Environment{
 			Getenv:   func(name string) string { return vars[name] },
@@ -591,6 +592,8 @@ func TestFind(t *testing.T) {
 		{"usual", env(home, usualSocket, colima), usualSocket, colima + " is there too, not used"},
 		{"rootless", env(home, rootless), rootless, usualSocket + " is not a socket"},
 		{"colima", env(home, colima), colima, "Colima's socket: " + colima},
+		{"a newer colima", env(home, "/Users/a/.config/colima/default/docker.sock"), "/Users/a/.config/colima/default/docker.sock", colima + " is not a socket"},
+		{"Docker Desktop", env(home, desktop), desktop, "Docker Desktop's socket: " + desktop},
 		{"none", env(home), "", colima + " is not a socket"},
 		{"no home", env(nil), "", "no folder is known"},
 		{"a relative home", env(map[string]string{"HOME": "."}, ".colima/default/docker.sock"), "", "no folder is known"},

@@ -16,7 +16,7 @@ type Environment struct {
 
 // Find returns the socket of this machine's engine, empty if there is none, and what it rests on, one line each, for the
 // log. $DOCKER_HOST decides alone where it is set: another engine may have containers of the same names. Then the first of
-// these that is a socket: the usual one, a rootless engine's below $XDG_RUNTIME_DIR, Colima's below $HOME.
+// these that is a socket: the usual one, a rootless engine's below $XDG_RUNTIME_DIR, Colima's and Docker Desktop's below $HOME.
 func Find(env Environment) (socket string, evidence []string) {
 	note := func(format string, args ...any) { evidence = append(evidence, fmt.Sprintf(format, args...)) }
 	if host := env.Getenv("DOCKER_HOST"); host != "" {
@@ -33,6 +33,8 @@ func Find(env Environment) (socket string, evidence []string) {
 		{"the usual socket", "/", usualSocket},
 		{"a rootless engine's socket", env.Getenv("XDG_RUNTIME_DIR"), "docker.sock"},
 		{"Colima's socket", env.Getenv("HOME"), ".colima/default/docker.sock"},
+		{"Colima's socket", env.Getenv("HOME"), ".config/colima/default/docker.sock"},
+		{"Docker Desktop's socket", env.Getenv("HOME"), ".docker/run/docker.sock"},
 	} {
 		path := filepath.Join(place.dir, place.file)
 		switch {
