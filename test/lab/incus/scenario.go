@@ -72,9 +72,13 @@ type reading struct {
 	Started    string // last_used_at: when Incus last started it
 	Active     string // systemd's
 	Invocation string
-	Postmaster string // first line of its lock file
+	Postmaster string // first line of its lock file, "-" without one
+	Frozen     bool   // the unit's main process is stopped by a signal
 	Starts     int    // how often systemd has started the unit, by its journal
 }
+
+// broken reports whether the unit has ended, or its main process is stopped.
+func (r reading) broken() bool { return r.Active != "active" || r.Frozen }
 
 // look reads an instance, and the unit inside if it runs. One that ends while it is read is read again.
 func (l *Lab) look(ctx context.Context, i instance, unit string) (r reading, err error) {
@@ -106,15 +110,17 @@ func (l *Lab) lookOnce(ctx context.Context, i instance, unit string) (reading, e
 	// The message is SD_MESSAGE_UNIT_STARTED.
 	out, err = l.in(ctx, i.Name, `systemctl show -p ActiveState --value `+unit+`; systemctl show -p InvocationID --value `+unit+`
 head -n 1 /var/lib/postgresql/17/patroni/postmaster.pid 2>/dev/null || echo -
-journalctl -q -u `+unit+` -o cat MESSAGE_ID=39f53479d3a045ac8e11786248231fbf | wc -l`)
+journalctl -q -u `+unit+` -o cat MESSAGE_ID=39f53479d3a045ac8e11786248231fbf | wc -l
+sed -n 's/^State:[[:space:]]*\([A-Za-z]\).*/\1/p' "/proc/$(systemctl show -p MainPID --value `+unit+`)/status" 2>/dev/null || true`)
 	if err != nil {
 		return r, err
 	}
 	lines := strings.Split(out, "\n")
-	if len(lines) != 4 {
+	if len(lines) < 4 || len(lines) > 5 {
 		return r, fmt.Errorf("read %s in %s: %q", unit, i.Name, out)
 	}
 	r.Active, r.Invocation, r.Postmaster = lines[0], lines[1], lines[2]
+	r.Frozen = len(lines) == 5 && lines[4] == "T"
 	_, err = fmt.Sscan(lines[3], &r.Starts)
 	return r, err
 }
@@ -155,6 +161,9 @@ func (l *Lab) run(ctx context.Context, s scenario, with bool) (Result, error) {
 		time.Sleep(10 * time.Second) // it has seen everything well
 	}
 	before, err := l.look(ctx, i, unit)
+	if err == nil && i != etcd && before.Postmaster == "-" {
+		err = fmt.Errorf("no PostgreSQL on %s", i.Name)
+	}
 	if err != nil {
 		return res, err
 	}
@@ -203,11 +212,13 @@ func judge(s scenario, res Result, before, broken, after reading) []string {
 		complain(res.Intents != 1, "%d actions", res.Intents)
 	case s.heals:
 		complain(res.Healed != 0, "healed without pgpatrol: the fault proves nothing")
+		complain(!broken.broken() || !after.broken(), "no harm without pgpatrol: the unit is %s, and not frozen", after.Active)
 	default:
 		complain(after != broken, "changed after the deed: %+v, then %+v", broken, after)
 		complain(broken.Status == "Running" && broken.Active == "active", "the deed did nothing: %+v", broken)
 		complain(res.Intents != 0, "%d actions", res.Intents)
 	}
+	complain(before.Active != "active" || before.broken(), "was not well before: %+v", before)
 	if s.heals {
 		complain(after.Started != before.Started, "the instance was restarted")
 		complain(after.Postmaster != before.Postmaster, "PostgreSQL was restarted: %s, then %s", before.Postmaster, after.Postmaster)

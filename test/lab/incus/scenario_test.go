@@ -10,6 +10,7 @@ func TestJudge(t *testing.T) {
 	with := func(f func(*reading)) reading { r := up; f(&r); return r }
 	failed := with(func(r *reading) { r.Active, r.Starts = "failed", 5 })
 	revived := with(func(r *reading) { r.Invocation, r.Starts = "b", 6 })
+	frozen := with(func(r *reading) { r.Frozen = true })
 	down := reading{Status: "Stopped", Started: "1"}
 	heal, calm := scenario{heals: true}, scenario{}
 	for name, c := range map[string]struct {
@@ -26,6 +27,9 @@ func TestJudge(t *testing.T) {
 		"instance restarted":      {heal, Result{With: true, Healed: time.Second, Intents: 1}, failed, with(func(r *reading) { r.Started, r.Starts = "2", 6 }), false},
 		"PostgreSQL restarted":    {heal, Result{With: true, Healed: time.Second, Intents: 1}, failed, with(func(r *reading) { r.Postmaster, r.Starts = "8", 6 }), false},
 		"without: stays broken":   {heal, Result{}, failed, failed, true},
+		"without: hangs":          {heal, Result{}, frozen, frozen, true},
+		"without: no harm":        {heal, Result{}, up, up, false},
+		"without: harm is over":   {heal, Result{}, frozen, up, false},
 		"without: heals by magic": {heal, Result{Healed: time.Second}, failed, revived, false},
 		"left alone":              {calm, Result{With: true}, down, down, true},
 		"started against a word":  {calm, Result{With: true}, down, up, false},

@@ -62,11 +62,14 @@ func (t thing) lived(e Evidence, id string) bool {
 	})
 }
 
-// last returns what the manager said of a thing last.
+// freshAtEnd is how old what a witness said last may be at the end: the word of one that fell silent before is none.
+const freshAtEnd = 2 * judge.StateHolds
+
+// last returns what the manager said of a thing last, nothing where it fell silent before the end.
 func (t thing) last(e Evidence) record.Unit {
 	var u record.Unit
 	for _, r := range e.Records {
-		if r.Unit != nil && r.Node == t.node() && r.Unit.Name == string(t) && !r.At.After(e.Window.To) {
+		if r.Unit != nil && r.Node == t.node() && r.Unit.Name == string(t) && !r.At.After(e.Window.To) && e.Window.To.Sub(r.At) <= freshAtEnd {
 			u = *r.Unit
 		}
 	}
@@ -84,6 +87,22 @@ func ThingReplacedWithin(t thing, limit time.Duration, mark string) Check {
 		after := lives[1].FirstSeen.Sub(at)
 		return verdict(after > 0 && after <= limit && len(lives) == 2 && t.last(e).ActiveState == "active",
 			"at +%s, %d new lives, %s at the end", round(after), len(lives)-1, t.last(e).ActiveState)
+	}}
+}
+
+// ThingNotReplacedBefore demands that a thing has no new life for so long after the mark, by the word of its manager.
+func ThingNotReplacedBefore(t thing, limit time.Duration, mark string) Check {
+	return Check{fmt.Sprintf("%s lives on for %s after %s", t, limit, mark), func(e Evidence) Verdict {
+		at, _, ok := marked(e, mark)
+		lives := t.lives(e)
+		if !ok || len(lives) == 0 {
+			return verdict(false, "%d lives, or no mark %q", len(lives), mark)
+		}
+		if len(lives) == 1 {
+			return verdict(e.Window.To.Sub(at) >= limit, "throughout")
+		}
+		after := lives[1].FirstSeen.Sub(at)
+		return verdict(after >= limit, "replaced at +%s", round(after))
 	}}
 }
 
@@ -155,6 +174,9 @@ func CaughtUpWithin(t thing, limit time.Duration, mark string) Check {
 			return verdict(false, "sick at %d of %d looks, or no mark %q", sick, len(said), mark)
 		}
 		first, last := said[sick], said[len(said)-1]
+		if quiet := e.Window.To.Sub(last.At); quiet > freshAtEnd {
+			return verdict(false, "not heard for %s at the end", round(quiet))
+		}
 		var others uint64
 		for _, o := range []thing{etcdNAS, etcdMBP, etcdJP1} {
 			for _, r := range o.said(e) {
@@ -169,10 +191,20 @@ func CaughtUpWithin(t thing, limit time.Duration, mark string) Check {
 }
 
 // MemberSickAtEnd demands that a member of etcd is not healthy at the end.
-func MemberSickAtEnd(t thing) Check {
-	return Check{string(t) + " sick at the end", func(e Evidence) Verdict {
+func MemberSickAtEnd(t thing) Check { return memberAtEnd(t, "sick", false) }
+
+// MemberWellAtEnd demands that a member of etcd is healthy at the end.
+func MemberWellAtEnd(t thing) Check { return memberAtEnd(t, "well", true) }
+
+func memberAtEnd(t thing, word string, healthy bool) Check {
+	return Check{string(t) + " " + word + " at the end", func(e Evidence) Verdict {
 		said := t.said(e)
-		return verdict(len(said) > 0 && !said[len(said)-1].Etcd.Healthy, "asked %d times", len(said))
+		if len(said) == 0 {
+			return verdict(false, "was not asked")
+		}
+		last := said[len(said)-1]
+		quiet := e.Window.To.Sub(last.At)
+		return verdict(last.Etcd.Healthy == healthy && quiet <= freshAtEnd, "healthy %t, %s before the end", last.Etcd.Healthy, round(quiet))
 	}}
 }
 
@@ -194,6 +226,7 @@ func MembersHealthy(all ...thing) Check {
 			if len(said) == 0 {
 				return verdict(false, "%s was not asked", t)
 			}
+			longest = max(longest, e.Window.To.Sub(well)) // silence is no health
 		}
 		return verdict(longest <= electionTime, "not for %s at most", round(longest))
 	}}

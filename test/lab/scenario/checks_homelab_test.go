@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -40,6 +41,13 @@ func TestHomelabChecks(t *testing.T) {
 	twice := onHomelab(true).with(record.Record{At: start.Add(50 * time.Second), Node: "engine", Unit: &record.Unit{Name: string(etcdNAS), ActiveState: "active", InvocationID: "3"}})
 	behind := onHomelab(true)
 	behind.Records[len(behind.Records)-4].Etcd.Index = 90
+	// quiet is e after a witness fell silent: no word of anybody after +40 s but those of managers, or none of anybody.
+	quiet := func(e Evidence, managers bool) Evidence {
+		e.Records = slices.DeleteFunc(e.Records, func(r record.Record) bool {
+			return r.At.After(start.Add(40*time.Second)) && (r.Etcd != nil || !managers)
+		})
+		return e
+	}
 	refused := func(r gate.Refusal) Evidence { return Evidence{Refused: []gate.Refusal{r}} }
 	const s = time.Second
 	for _, tt := range []struct {
@@ -65,6 +73,18 @@ func TestHomelabChecks(t *testing.T) {
 		{"never caught up", CaughtUpWithin(etcdNAS, 6*s, markBroken), behind, false},
 		{"never came back", CaughtUpWithin(etcdNAS, 6*s, markBroken), dead, false},
 		{"was never sick", CaughtUpWithin(etcdMBP, 6*s, markBroken), healed, false},
+		{"left to itself", ThingNotReplacedBefore(etcdNAS, 3*s, markBroken), healed, true},
+		{"not left to itself", ThingNotReplacedBefore(etcdNAS, 4*s, markBroken), healed, false},
+		{"never replaced", ThingNotReplacedBefore(etcdMBP, 4*s, markBroken), healed, true},
+		{"never seen", ThingNotReplacedBefore(socat, 4*s, markBroken), healed, false},
+		{"down, and then silence", ThingStaysDown(etcdNAS), quiet(onHomelab(false), false), false},
+		{"untouched, and then silence", ThingsUntouched(etcdMBP), quiet(onHomelab(true), false), false},
+		{"caught up, and then silence", CaughtUpWithin(etcdNAS, 6*s, markBroken), quiet(onHomelab(true), true), false},
+		{"sick, and then silence", MemberSickAtEnd(etcdNAS), quiet(onHomelab(false), true), false},
+		{"healthy, and then silence", MembersHealthy(etcdMBP), quiet(onHomelab(true), true), false},
+		{"healed is well at the end", MemberWellAtEnd(etcdNAS), healed, true},
+		{"dead is not well at the end", MemberWellAtEnd(etcdNAS), dead, false},
+		{"well, and then silence", MemberWellAtEnd(etcdNAS), quiet(onHomelab(true), true), false},
 		{"sick at the end", MemberSickAtEnd(etcdNAS), dead, true},
 		{"well at the end", MemberSickAtEnd(etcdNAS), healed, false},
 		{"healthy throughout", MembersHealthy(etcdMBP), healed, true},

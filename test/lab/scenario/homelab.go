@@ -71,7 +71,7 @@ func memberScenarios() []Scenario {
 			ID: "F38-policy", Title: "etcd on the NAS crashes, restart=always: Docker is faster",
 			Fault:   crash(etcdNAS),
 			Observe: lookFor(16 * time.Second),
-			Heal:    append(undisturbed(), NoAction(), Lived(etcdNAS, 1, 1), ThingsUntouched(except(etcdNAS)...), NeverFound("ETCD_CRASHED")),
+			Heal:    append(undisturbed(), NoAction(), Lived(etcdNAS, 1, 1), MemberWellAtEnd(etcdNAS), ThingsUntouched(except(etcdNAS)...), NeverFound("ETCD_CRASHED")),
 		},
 		{
 			ID: "F39-nas", Title: "etcd hangs on the NAS while every other member is healthy",
@@ -108,10 +108,14 @@ func memberScenarios() []Scenario {
 	}
 }
 
+// hangProven is how long at least a member that has just hung is left to itself: it must have answered nothing for 30 s, and was
+// asked every 5 s before.
+const hangProven = 24 * time.Second
+
 // hangEnded is what must hold where one hung member of etcd is restarted on its own machine.
 func hangEnded(node string, t thing) []Check {
-	return append(undisturbed(), Acted("restart", "disrupt", node), NotActedBefore(30*time.Second), ThingReplacedWithin(t, 50*time.Second, markBroken),
-		CaughtUpWithin(t, 60*time.Second, markBroken), ThingsUntouched(except(t)...), MembersHealthy(members(t)...))
+	return append(undisturbed(), Acted("restart", "disrupt", node), NotActedBefore(untilSeen+hangProven),
+		ThingNotReplacedBefore(t, hangProven, markBroken), ThingReplacedWithin(t, 50*time.Second, markBroken), CaughtUpWithin(t, 60*time.Second, markBroken), ThingsUntouched(except(t)...), MembersHealthy(members(t)...))
 }
 
 // quorumScenarios are about what the members of etcd are to each other.
@@ -255,7 +259,8 @@ func machineScenarios() []Scenario {
 			Observe: lookFor(90 * time.Second),
 			Harm:    []Check{MemberSickAtEnd(etcdMBP), MemberSickAtEnd(through), ThingsUntouched(vm, etcdMBP)},
 			// 30 s prove the hang. The machine brings back what is in it, as restart=always does.
-			Heal: append(undisturbed(), Acted("restart", "disrupt", stack.MBP), NotActedBefore(untilSeen+30*time.Second), ThingReplacedWithin(vm, 60*time.Second, markBroken),
+			Heal: append(undisturbed(), Acted("restart", "disrupt", stack.MBP), NotActedBefore(untilSeen+30*time.Second),
+				ThingNotReplacedBefore(vm, hangProven, markBroken), ThingReplacedWithin(vm, 60*time.Second, markBroken),
 				Lived(etcdMBP, 1, 1), CaughtUpWithin(etcdMBP, 80*time.Second, markBroken), CaughtUpWithin(through, 80*time.Second, markBroken),
 				ThingsUntouched(except(etcdMBP)...), MembersHealthy(etcdNAS, etcdJP1), FoundOn(stack.MBP, "FORWARDER_BACKEND", untilSeen+20*time.Second)),
 		},
@@ -263,14 +268,14 @@ func machineScenarios() []Scenario {
 			ID: "F78", Title: "the NAS is off for a while", Policy: disrupt,
 			Fault:   powerCut(20*time.Second, stack.EtcdNAS, stack.NASDocker, stack.NAS),
 			Observe: lookFor(40 * time.Second),
-			Heal: append(undisturbed(), NoAction(), Lived(etcdNAS, 1, 1), ThingsUntouched(except(etcdNAS)...), FoundOn(stack.JP1, "ETCD_REDUNDANCY_LOST", 20*time.Second),
+			Heal: append(undisturbed(), NoAction(), Lived(etcdNAS, 1, 1), MemberWellAtEnd(etcdNAS), ThingsUntouched(except(etcdNAS)...), FoundOn(stack.JP1, "ETCD_REDUNDANCY_LOST", 20*time.Second),
 				saysOn(stack.NAS, "well again", quiet("runs, answers, and has a leader"))),
 		},
 		{
 			ID: "F80", Title: "the machine in Tokyo is off for a while", Policy: disrupt, Blind: []string{stack.JP1},
 			Fault:   powerCut(20*time.Second, stack.JP1),
 			Observe: lookFor(44 * time.Second),
-			Heal: append(undisturbed(), NoAction(), Lived(etcdJP1, 1, 1), ThingsUntouched(except(etcdJP1)...), FoundOn(stack.NAS, "ETCD_REDUNDANCY_LOST", 15*time.Second),
+			Heal: append(undisturbed(), NoAction(), Lived(etcdJP1, 1, 1), MemberWellAtEnd(etcdJP1), ThingsUntouched(except(etcdJP1)...), FoundOn(stack.NAS, "ETCD_REDUNDANCY_LOST", 15*time.Second),
 				saysOn(stack.JP1, "well again", quiet("runs, answers, and has a leader"))),
 		},
 	}
