@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,12 @@ func TestAll_EveryScenarioIsComplete(t *testing.T) {
 	for _, s := range All() {
 		if s.ID == "" || s.Title == "" || s.Fault == nil || s.Observe == nil || len(s.Heal) == 0 {
 			t.Errorf("scenario %q is incomplete", s.ID)
+		}
+		heals := slices.ContainsFunc(s.Heal, func(c Check) bool {
+			return strings.HasPrefix(c.Name, "one action") || strings.Contains(c.Name, "lives again within") || strings.HasPrefix(c.Name, "Patroni replaced")
+		})
+		if heals && len(s.Harm) == 0 {
+			t.Errorf("scenario %s must be healed, and names no harm without pgpatrol", s.ID)
 		}
 		for _, name := range s.Timings {
 			if _, err := stack.FindTimings(name); err != nil {
