@@ -27,17 +27,18 @@ const (
 // agent is the order of package agent/loop around the real core, executor and coordination. What survives a crash of it
 // is the journal, the orders kept on its machine, and nothing else.
 type agent struct {
-	m           *machine
-	journal     *journalModel
-	holds       []*heldBack // of this machine
-	unreadable  spell       // of the kill switch's file
-	member      string      // that it was told its Patroni is
-	memberSince instant
-	policy      node.Policy // of the service
-	nodePolicy  node.Policy
-	policyAt    instant       // of its last change
-	slow        time.Duration // by how much its loop is late
-	slowUntil   instant
+	m            *machine
+	journal      *journalModel
+	holds        []*heldBack // of this machine
+	unreadable   spell       // of the kill switch's file
+	member       string      // that it was told its Patroni is
+	memberSince  instant
+	policy       node.Policy // of the service
+	nodePolicy   node.Policy
+	policyAt     instant       // of its last change
+	policyBefore node.Policy   // that change
+	slow         time.Duration // by how much its loop is late
+	slowUntil    instant
 
 	alive   bool
 	ended   bool // for good

@@ -92,6 +92,7 @@ func (a *agent) orders() node.Orders {
 
 // setPolicy changes what a person lets an agent do: of a class, of a finding, of the service or of the node.
 func (a *agent) setPolicy(f fault) {
+	a.policyBefore = a.policy
 	mode := node.Modes()[f.pick%4]
 	p := &a.policy
 	switch f.pick / 4 % 4 {

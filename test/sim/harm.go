@@ -69,21 +69,18 @@ func (w *world) harmless(without outcome, script []fault) {
 	surprised := func(a act) bool {
 		return slices.ContainsFunc(script, func(f fault) bool { return f.stack() && f.at <= a.at && a.at-f.at < unseen })
 	}
-	if !later && len(w.met) == 0 {
-		if slices.ContainsFunc(acts, surprised) {
-			return
-		}
-		if slices.ContainsFunc(acts, func(a act) bool { return a.replica || costly(script, a.at) }) {
+	if !later && len(w.met) == 0 && !slices.ContainsFunc(acts, surprised) {
+		if slices.ContainsFunc(acts, func(a act) bool { return a.replica || w.costly(script, a.at) }) {
 			with.lost = min(with.lost, without.lost)
 		}
 		if slices.ContainsFunc(acts, w.elected) {
-			without.down += checkRise * checkEvery
+			without.down += (checkRise - 1) * checkEvery
 		}
 		w.harm(with, without, "the agents")
 		return
 	}
 	for i, a := range acts {
-		if surprised(a) || a.met(w.met) || keysDeleted(script, a.at) {
+		if surprised(a) || a.met(w.met) {
 			continue
 		}
 		p := part{seed: w.seed, only: w.only, agents: true, until: a.at, length: a.at + settleDown}
@@ -91,37 +88,28 @@ func (w *world) harmless(without outcome, script []fault) {
 		before := p.play()
 		p.stopAt = i + 2
 		after := p.play()
-		if a.replica || costly(script, a.at) {
+		if a.replica || w.costly(script, a.at) {
 			after.lost = min(after.lost, before.lost)
 		}
 		if w.elected(a) {
-			before.down += checkRise * checkEvery
-		}
-		if a.replica && before.worse(after) {
-			continue // it costs one thing and spares another
+			before.down += (checkRise - 1) * checkEvery
 		}
 		w.harm(after, before, a.m.name+"'s "+a.action.ID)
 	}
 }
 
-// elected reports whether a replica led after an act on it, instead of a leader that might have come back. HAProxy takes as
-// many checks as it always does to see a new one.
+// elected reports whether a replica led after an act on it, instead of a leader that might have come back. HAProxy takes two
+// checks to see a new one; one of them is in what is tolerated already.
 func (w *world) elected(a act) bool {
 	return a.replica && slices.ContainsFunc(w.holders, func(h heldFrom) bool { return h.name == a.m.name && h.at > a.at })
 }
 
-// keysDeleted reports whether a person had deleted Patroni's keys before an act: who leads then, and until when HAProxy takes
-// somebody for the leader that is none, is luck.
-func keysDeleted(script []fault, at instant) bool {
-	return slices.ContainsFunc(script, func(f fault) bool { return f.kind == "keys-deleted" && f.at < at })
-}
-
-// costly reports whether whoever takes the key next costs writes, whatever an agent did: a person had deleted Patroni's keys,
-// and its leader goes on telling HAProxy that it leads until the lease is over that it renewed last; or replicas lag, by as
-// much as people allow them to or by what nobody has published.
-func costly(script []fault, at instant) bool {
+// costly reports whether whoever takes the key next costs writes, whatever an agent did: a person had just deleted Patroni's
+// keys, and its leader goes on telling HAProxy that it leads until the lease is over that it renewed last; or replicas lag, by
+// as much as people allow them to or by what nobody has published.
+func (w *world) costly(script []fault, at instant) bool {
 	return slices.ContainsFunc(script, func(f fault) bool {
-		return (f.kind == "keys-deleted" || f.kind == "replicas-lag") && f.at < at
+		return f.at < at && (f.kind == "replicas-lag" || f.kind == "keys-deleted" && at-f.at < w.timing.TTL+w.timing.LoopWait)
 	})
 }
 

@@ -37,15 +37,9 @@ func (c *checker) held(a *agent, action node.Action) {
 // where something that runs is stopped, else by that of the class, of the service. Under "ask" it is one attempt, of the
 // action that a person approved, within two minutes. A policy that changed a second ago is the old one still.
 func (c *checker) allowed(a *agent, action node.Action) {
-	if c.w.now-a.policyAt <= time.Second {
-		return
-	}
-	mode := a.policy.Revive
-	if action.Class == node.ClassDisrupt {
-		mode = a.policy.Disrupt
-	}
-	if own, ok := a.policy.Findings[action.Finding]; ok && (action.Class == node.ClassRevive || boldness(own) < boldness(mode)) {
-		mode = own
+	mode := policyMode(a.policy, action)
+	if old := policyMode(a.policyBefore, action); c.w.now-a.policyAt <= time.Second && boldness(old) > boldness(mode) {
+		mode = old
 	}
 	switch {
 	case mode == node.ModeAuto:
@@ -57,6 +51,18 @@ func (c *checker) allowed(a *agent, action node.Action) {
 	}):
 		c.broken(a, "S24", "%s that no person approved, or that was tried since", action.ID)
 	}
+}
+
+// policyMode is the mode of an action by a policy.
+func policyMode(p node.Policy, action node.Action) node.Mode {
+	mode := p.Revive
+	if action.Class == node.ClassDisrupt {
+		mode = p.Disrupt
+	}
+	if own, ok := p.Findings[action.Finding]; ok && (action.Class == node.ClassRevive || boldness(own) < boldness(mode)) {
+		mode = own
+	}
+	return mode
 }
 
 // boldness orders the modes, the least bold first.

@@ -49,19 +49,17 @@ func (c *checker) recorded(a *agent, at node.Attempt, r node.AttemptResult) {
 	if r == node.ResultNotExecuted && i >= 0 && c.acts[i].boot == a.m.boots {
 		c.broken(a, "S34", "%s was carried out, and is recorded as not executed", at.ActionID)
 	}
-	if a.member != a.m.name {
-		return // it looks at another member's lease, because a person told it to
-	}
 	if r != node.ResultVerified || i < 0 || a.m.woke > 0 && c.w.now-a.m.woke < unseen {
 		return // it is none, or was judged before the machine slept
 	}
 	was, m := &c.acts[i], a.m
 	holder := c.w.etcd.value(prefix + "leader")
 	recently := func(since instant) bool { return c.w.now-since < 2*time.Second }
+	own := a.member == m.name // else it looks at another member's lease, because a person told it to
 	switch {
 	case m.unit.pid == 0 && c.w.now-m.unit.endedAt > tooOld, m.unit.invocation == at.Before.InvocationID:
 		c.broken(a, "S34", "%s is verified, and the unit does not run anew", at.ActionID)
-	case m.renewed < a.journal.since(at) && c.w.etcd.okSince < a.journal.since(at): // a new leader of etcd renews leases too
+	case own && m.renewed < a.journal.since(at) && c.w.etcd.okSince < a.journal.since(at): // a new leader of etcd renews leases too
 		c.broken(a, "S34", "%s is verified, and the lease was not renewed since", at.ActionID)
 	case was.led && was.action.Verb == node.SoftKill && holder != m.name && !recently(c.w.holders[len(c.w.holders)-1].at):
 		c.broken(a, "S34", "%s is verified, and the leader does not lead any more", at.ActionID)
